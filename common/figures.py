@@ -1,0 +1,83 @@
+"""Figures: image grids in MNIST's own greys, ELBO curves and latent scatters, all in one style."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from common.mnist import ROOT
+
+FIGURES = ROOT / "report" / "figures"
+STYLE = Path(__file__).with_name("style.mplstyle")
+# ten colours that stay apart for colour-blind readers in pairs with the markers, a marker for each digit
+COLOURS = ["#000000", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8c6d31", "#7f7f7f", "#b8b000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p"]
+plt.style.use(STYLE)
+
+
+def save_figure(figure: Figure, name: str) -> Path:
+    """Write report/figures/<name>.png and say so. A figure of the stand-in data is marked as such."""
+    if name.startswith("digits"):
+        figure.text(0.5, 0.5, "digits stand-in, not MNIST", color="red", ha="center", rotation=30, alpha=0.5)
+    path = FIGURES / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+    print(f"wrote {path}")
+    return path
+
+
+def image_grid(images: Tensor, columns: int, titles: list[str] | None = None, width: float = 6.0) -> Figure:
+    """images (N, 1, 28, 28) row by row, N a multiple of columns; titles, if given, stand over the columns.
+
+    Grey values are shown as they are: 0 is black and 1 is white in every image.
+    """
+    rows = len(images) // columns
+    height = width * rows / columns + 0.25 * bool(titles)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    for image, axis in zip(images, axes.flat, strict=True):
+        axis.imshow(image[0].cpu(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.axis("off")
+    for axis, title in zip(axes[0], titles or [], strict=False):
+        axis.set_title(title, fontsize=9)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    return figure
+
+
+def pairs_grid(x: Tensor, x_new: Tensor) -> Figure:
+    """32 images, each with its reconstruction at its right side, in 8 rows of 4 pairs; both (32, 1, 28, 28)."""
+    both = [image for pair in zip(x, x_new, strict=True) for image in pair]
+    return image_grid(both, columns=8, titles=["x", "x'"] * 4)
+
+
+def elbo_curves(history: list[dict[str, Any]], best_epoch: int, name: str = "ELBO") -> Figure:
+    """Training and validation ELBO by epoch: all epochs, and those after the steep beginning, enlarged."""
+    figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.6))
+    late = max(1, len(history) // 6)
+    for axis, rows in ((axes[0], history), (axes[1], history[late:])):
+        epochs = [row["epoch"] for row in rows]
+        axis.plot(epochs, [row["train"]["elbo"] for row in rows], color=COLOURS[1], label="training (50,000 images)")
+        axis.plot(epochs, [row["val"]["elbo"] for row in rows], color=COLOURS[4], label="validation (10,000 images)")
+        axis.axvline(best_epoch, color="grey", linestyle=":", label=f"best epoch: {best_epoch}")
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(f"{name} / nats per image")
+    axes[0].set_title("all epochs")
+    axes[1].set_title(f"from epoch {late}")
+    axes[1].legend(loc="lower right")
+    return figure
+
+
+def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
+    """points (N, 2), one colour and marker for each digit."""
+    for digit in range(10):
+        chosen = (labels == digit).cpu()
+        axis.scatter(*points.cpu()[chosen].T, s=12, color=COLOURS[digit], marker=MARKERS[digit], label=str(digit), lw=0)
+    axis.set_aspect("equal")
+    axis.legend(title="digit", markerscale=1.5)

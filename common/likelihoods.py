@@ -1,0 +1,231 @@
+"""The choices of p(X|z): one class each. Everything else loops over LIKELIHOODS and knows none of them by name.
+
+A new likelihood is one class that says how many channels per pixel it wants from the decoder, how these become a
+distribution, and what a pixel is to that distribution (observe) and back (render); and one entry in LIKELIHOODS.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from scipy.special import betainc
+from torch import Tensor
+from torch.distributions import Bernoulli, Beta, Categorical, Distribution, Normal
+from torch.nn.functional import logsigmoid, softplus
+
+LEVELS = 256  # MNIST's pixels are the grey levels 0/255, 1/255, ..., 255/255
+STEP = 1 / (LEVELS - 1)  # the distance of two levels: the resolution of the data
+
+
+def between(raw: Tensor, low: float, high: float) -> Tensor:
+    """Map any real to (low, high), evenly on the logarithmic scale; low and high are positive."""
+    return low * (high / low) ** torch.sigmoid(raw)
+
+
+class Likelihood(ABC):
+    """p(X_d|z) for one pixel, given the decoder's raw channels for that pixel."""
+
+    channels: int  # that the decoder returns per pixel
+    images = "samples"  # what a figure shows of p(X|z): "samples", or "means" where the task allows them
+
+    @abstractmethod
+    def p_x(self, raw: Tensor) -> Distribution:
+        """raw (B, C, 28, 28), any reals, to the distribution with batch shape (B, 1, 28, 28)."""
+
+    def observe(self, x: Tensor) -> Tensor:
+        """Pixels in [0, 1] as the values that p_x scores."""
+        return x
+
+    def render(self, value: Tensor) -> Tensor:
+        """A sample or a mean of p_x as pixels; clipped to [0, 1], for display, where p_x reaches further."""
+        return value.clamp(0, 1)
+
+    def log_prob(self, p_x: Distribution, x: Tensor) -> Tensor:
+        """log p(x_d|z), (B, 1, 28, 28), for pixels x (B, 1, 28, 28) in [0, 1]."""
+        return p_x.log_prob(self.observe(x))
+
+    def sample(self, p_x: Distribution) -> Tensor:
+        """Images x' ~ p(X|z), (B, 1, 28, 28)."""
+        return self.render(p_x.sample())
+
+    def mean(self, p_x: Distribution) -> Tensor:
+        """Images of E[X|z], (B, 1, 28, 28)."""
+        return self.render(p_x.mean)
+
+    def log_mass(self, p_x: Distribution, x: Tensor) -> Tensor | None:
+        """log P(x_d is this one of the 256 grey levels), or, where observe joins levels, log P(its bin).
+
+        (B, 1, 28, 28), by default log_prob itself, which is right for discrete distributions. None where the model
+        says nothing about grey levels.
+        """
+        return self.log_prob(p_x, x)
+
+
+class Gaussian(Likelihood):
+    """Task 1: N(X_d | mu_d(z), sigma2_d(z)).
+
+    mu is kept in (0, 1) and sigma in (sigma_min, 1/2), because no variable on [0, 1] has a mean or a standard
+    deviation outside. The likelihood has no upper bound as sigma goes to 0, so a floor decides what the ELBO can
+    become: sigma_min is one grey step, since the data cannot tell finer differences apart.
+    """
+
+    channels = 2
+
+    def __init__(self, sigma_min: float = STEP):
+        self.sigma_min = sigma_min
+
+    def p_x(self, raw: Tensor) -> Normal:
+        mu = torch.sigmoid(raw[:, 0:1])
+        sigma = between(raw[:, 1:2], self.sigma_min, 0.5)
+        return Normal(mu, sigma, validate_args=False)
+
+    def log_mass(self, p_x: Normal, x: Tensor) -> Tensor:
+        mu, sigma, x = p_x.loc.double(), p_x.scale.double(), x.double()
+        low = torch.where(x <= 0, -torch.inf, (x - STEP / 2 - mu) / sigma)  # the tails belong to the end levels
+        high = torch.where(x >= 1, torch.inf, (x + STEP / 2 - mu) / sigma)
+        low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)  # into the accurate tail
+        log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+        return log_high + torch.log1p(-torch.exp(log_low - log_high))
+
+
+class BetaLikelihood(Likelihood):
+    """Task 2b: Beta(X_d | alpha_d(z), beta_d(z)) of pixels squeezed into (0, 1).
+
+    A density at exactly 0 or 1 is 0 or infinite, so each grey level v is moved to the midpoint of its cell,
+    (v + 1/2) / 256; this is eps = 1/512, everywhere the same. alpha and beta are free in (e^-8, e^8): values under 1
+    allow U shapes, and the upper end makes the narrowest symmetric Beta about 1.7 grey steps wide, which bounds the
+    density as sigma_min does for the Gaussian.
+    """
+
+    channels = 2
+
+    def __init__(self, eps: float = 1 / (2 * LEVELS)):
+        self.eps = eps
+
+    def p_x(self, raw: Tensor) -> Beta:
+        alpha, beta = between(raw, torch.e**-8, torch.e**8).split(1, dim=1)
+        return Beta(alpha, beta, validate_args=False)
+
+    def observe(self, x: Tensor) -> Tensor:
+        return self.eps + (1 - 2 * self.eps) * x
+
+    def render(self, value: Tensor) -> Tensor:
+        return ((value - self.eps) / (1 - 2 * self.eps)).clamp(0, 1)
+
+    def log_mass(self, p_x: Beta, x: Tensor) -> Tensor:
+        alpha, beta = p_x.concentration1.double().cpu().numpy(), p_x.concentration0.double().cpu().numpy()
+        level = (x * (LEVELS - 1)).round().double()
+        low, high = (betainc(alpha, beta, ((level + i) / LEVELS).cpu().numpy()) for i in (0, 1))  # the cell's ends
+        mass = torch.from_numpy(high - low).to(x.device)
+        # where the difference drowns in rounding, the density in the cell's middle times its width, which is less
+        density = p_x.log_prob((level.float() + 0.5) / LEVELS).double()
+        return torch.where(mass > 1e-9, mass.clamp_min(1e-9).log(), density - torch.log(torch.tensor(float(LEVELS))))
+
+
+class CategoricalLikelihood(Likelihood):
+    """Task 2c: Cat(X_d | pi_d(z)) over k bins of equal width; x = 1 belongs to the last.
+
+    k = 8: three bits per pixel; a picture moves by at most 1/8 and the background and the ink keep bins of their own,
+    while every bin still holds at least one percent of the pixels that are not black. Bin j is shown as the grey value
+    j / (k - 1), which lies within bin j, keeps black black and white white.
+    """
+
+    def __init__(self, k: int = 8):
+        self.channels = k
+
+    def p_x(self, raw: Tensor) -> Categorical:
+        logits = raw.unsqueeze(1).movedim(2, -1)  # (B, k, 28, 28) -> (B, 1, 28, 28, k)
+        return Categorical(logits=logits, validate_args=False)
+
+    def observe(self, x: Tensor) -> Tensor:
+        return (x * self.channels).long().clamp_max(self.channels - 1)
+
+    def render(self, value: Tensor) -> Tensor:
+        return value / (self.channels - 1)
+
+    def mean(self, p_x: Categorical) -> Tensor:
+        return self.render((p_x.probs * torch.arange(self.channels, device=p_x.probs.device)).sum(-1))
+
+
+class BernoulliLikelihood(Likelihood):
+    """Task 2d: Bern(B_d | pi_d(z)), scored by the cross-entropy x log pi + (1 - x) log(1 - pi) of grey pixels x.
+
+    That is log_prob of a Bernoulli at a value between 0 and 1, so validation of the arguments is off. It is a bound
+    on log p(b) for binary images b ~ p(B|x), not a probability of grey levels, so there is no log_mass.
+    """
+
+    channels = 1
+    images = "means"
+
+    def p_x(self, raw: Tensor) -> Bernoulli:
+        return Bernoulli(logits=raw, validate_args=False)
+
+    def log_mass(self, p_x: Bernoulli, x: Tensor) -> None:
+        return None
+
+
+class InflatedLogistic(Distribution):
+    """Black and white have probabilities of their own; in between a logistic, discretised to the levels 1 to 254.
+
+    logits (..., 3) of {0, between, 1}; mu (...) and scale (...) of the logistic, which is renormalised to the
+    levels 1/255, ..., 254/255, so that the 256 probabilities sum to 1.
+    """
+
+    def __init__(self, logits: Tensor, mu: Tensor, scale: Tensor):
+        self.log_pi, self.mu, self.scale = logits.log_softmax(-1), mu, scale
+        super().__init__(mu.shape, validate_args=False)
+
+    def _standardise(self, x: Tensor | float) -> Tensor:
+        return (x - self.mu) / self.scale
+
+    def _log_interval(self, low: Tensor, high: Tensor) -> Tensor:
+        # log(S(high) - S(low)) of the logistic function S, without cancellation
+        return logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(low - high))
+
+    @property
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        return self._standardise(STEP / 2), self._standardise(1 - STEP / 2)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        inner = x.clamp(STEP, 1 - STEP)  # torch.where needs a finite value in the branch not taken, too
+        cell = self._standardise(inner - STEP / 2), self._standardise(inner + STEP / 2)
+        log_p = self._log_interval(*cell) - self._log_interval(*self._ends)
+        log_black, log_between, log_white = self.log_pi.unbind(-1)
+        return torch.where(x <= 0, log_black, torch.where(x >= 1, log_white, log_between + log_p))
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        shape = self._extended_shape(sample_shape)
+        which = Categorical(logits=self.log_pi, validate_args=False).sample(sample_shape)
+        low, high = (torch.sigmoid(end) for end in self._ends)
+        u = low + (high - low) * torch.rand(shape, device=self.mu.device)
+        x = self.mu + self.scale * torch.logit(u, eps=1e-6)  # the inverse distribution function
+        x = ((x / STEP).round() * STEP).clamp(STEP, 1 - STEP)
+        return torch.where(which == 0, 0.0, torch.where(which == 2, 1.0, x))
+
+    @property
+    def mean(self) -> Tensor:
+        """E[X], with the logistic taken as continuous between 1/2 and 254 1/2 levels (right to 1e-3)."""
+        low, high = self._ends
+        s_low, s_high = torch.sigmoid(low), torch.sigmoid(high)
+        area = (1 - STEP / 2) * s_high - STEP / 2 * s_low - self.scale * (softplus(high) - softplus(low))
+        return self.log_pi[..., 1].exp() * area / (s_high - s_low) + self.log_pi[..., 2].exp()
+
+
+class Inflated(Likelihood):
+    """Task 2e: the zero/one-inflated discretised logistic, a probability mass function over the 256 grey levels."""
+
+    channels = 5
+
+    def p_x(self, raw: Tensor) -> InflatedLogistic:
+        logits = raw[:, 0:3].unsqueeze(1).movedim(2, -1)  # (B, 3, 28, 28) -> (B, 1, 28, 28, 3)
+        mu = torch.sigmoid(raw[:, 3:4])
+        scale = between(raw[:, 4:5], STEP / 4, 4.0)  # from much finer than a level to flat over all of them
+        return InflatedLogistic(logits, mu, scale)
+
+
+LIKELIHOODS: dict[str, Likelihood] = {
+    "gaussian": Gaussian(),
+    "beta": BetaLikelihood(),
+    "categorical": CategoricalLikelihood(),
+    "bernoulli": BernoulliLikelihood(),
+    "inflated": Inflated(),
+}

@@ -1,0 +1,166 @@
+"""The variational autoencoder: encoder, decoder, and the ELBO."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Normal, kl_divergence
+
+from common.likelihoods import LEVELS, LIKELIHOODS
+
+SHAPE = (1, 28, 28)
+PATCH = 4  # the networks work on 7x7 patches of 4x4 pixels, where nearly all arithmetic is matrix products
+
+
+class Residual(nn.Module):
+    """x + conv(act(conv(act(x)))): two 3x3 convolutions beside an identity."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.act = nn.SiLU()
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.second(self.act(self.first(self.act(h))))
+
+
+class Encoder(nn.Module):
+    """x to the parameters of q(Z|x).
+
+    The first two layers together are a convolution with a 12x12 kernel and stride 4, only faster: the 3x3 convolution
+    sees the 16 pixels of a patch as channels.
+    """
+
+    def __init__(self, latent_dim: int, width: int, hidden: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.PixelUnshuffle(PATCH),  # (B, 16, 7, 7)
+            nn.Conv2d(PATCH**2, width, 3, padding=1),  # (B, width, 7, 7)
+            Residual(width),
+            nn.SiLU(),
+            nn.Flatten(),  # (B, 49 width)
+            nn.Linear(49 * width, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, 2 * latent_dim),  # mu and log sigma
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, log_sigma = self.net(x).chunk(2, dim=1)  # (B, K) each
+        return mu, log_sigma.exp()
+
+
+class Decoder(nn.Module):
+    """z to the raw channels of p(X|z), (B, C, 28, 28).
+
+    The last two layers together are a transposed convolution with a 12x12 kernel and stride 4, only faster. bias is
+    one number per channel and pixel, so that a pixel's average need not come through the network.
+    """
+
+    def __init__(self, latent_dim: int, channels: int, width: int, hidden: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(latent_dim, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, 49 * width),
+            nn.Unflatten(1, (width, 7, 7)),
+            Residual(width),
+            nn.SiLU(),
+            nn.Conv2d(width, channels * PATCH**2, 3, padding=1, bias=False),  # (B, 16 C, 7, 7)
+            nn.PixelShuffle(PATCH),  # (B, C, 28, 28)
+        )
+        self.bias = nn.Parameter(torch.zeros(channels, 28, 28))
+        with torch.no_grad():  # begin near the bias alone: the model that ignores z
+            self.net[-2].weight.mul_(0.1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net(z) + self.bias
+
+
+class VAE(nn.Module):
+    """p(Z) = N(0, I) with K = latent_dim, p(X|z) by the decoder, q(Z|x) by the encoder.
+
+    likelihood: a key of LIKELIHOODS. Raises ValueError for K < 2, which the task excludes.
+    """
+
+    def __init__(self, likelihood: str, latent_dim: int, width: int, hidden: int):
+        super().__init__()
+        if latent_dim < 2:
+            raise ValueError(f"latent_dim is {latent_dim}; the task asks for K > 1")
+        self.likelihood = LIKELIHOODS[likelihood]
+        self.encoder = Encoder(latent_dim, width, hidden)
+        self.decoder = Decoder(latent_dim, self.likelihood.channels, width, hidden)
+        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
+
+    @property
+    def p_z(self) -> Normal:
+        """The prior, batch shape (K,)."""
+        return Normal(self.zeros, self.zeros + 1, validate_args=False)
+
+    def q_z(self, x: Tensor) -> Normal:
+        """q(Z|x), batch shape (B, K)."""
+        check_pixels(x)
+        return Normal(*self.encoder(x), validate_args=False)
+
+    def p_x(self, z: Tensor) -> Distribution:
+        """p(X|z) for z (B, K), batch shape (B, 1, 28, 28)."""
+        return self.likelihood.p_x(self.decoder(z))
+
+
+class ELBO(NamedTuple):
+    """elbo = log_likelihood - kl, each (B,), in nats per image."""
+
+    elbo: Tensor
+    log_likelihood: Tensor
+    kl: Tensor
+
+
+def elbo(vae: VAE, x: Tensor, q_z: Normal, mask: Tensor | None = None, z: Tensor | None = None) -> ELBO:
+    """One-sample estimate of E_q[log p(x|z)] - KL(q(Z) || p(Z)) for each image; the KL term is exact.
+
+    x: (B, 1, 28, 28). q_z: q(Z|x) for Tasks 1 to 3, q(Z|Psi) for Task 4. mask: bool, broadcast to x; pixels where it
+    is False are left out of log p(x|z) (Task 4b). z: (B, K) from q_z, drawn here, reparameterised, if not given.
+    Raises ValueError if x is no batch of images in [0, 1].
+    """
+    check_pixels(x)
+    z = q_z.rsample() if z is None else z
+    log_p = vae.likelihood.log_prob(vae.p_x(z), x)  # (B, 1, 28, 28)
+    if mask is not None:
+        log_p = torch.where(mask, log_p, 0.0)
+    log_likelihood = log_p.sum(dim=(1, 2, 3))
+    kl = kl_divergence(q_z, vae.p_z).sum(dim=1)
+    return ELBO(log_likelihood - kl, log_likelihood, kl)
+
+
+def check_pixels(x: Tensor) -> None:
+    if x.shape[1:] != SHAPE:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, 1, 28, 28)")
+    low, high = x.aminmax()
+    if not (low >= 0 and high <= 1):  # NaN fails both
+        raise ValueError(f"pixels of x reach from {low:.3g} to {high:.3g}, expected [0, 1]; divide by 255")
+
+
+def grey_level_frequencies(x: Tensor) -> Tensor:
+    """Share of each grey level at each pixel of x (N, 1, 28, 28): (256, 1, 28, 28), with one image's worth of all
+    levels added, so that none is 0."""
+    levels = (x * (LEVELS - 1)).round().long().flatten(1)  # (N, 784)
+    counts = torch.zeros(LEVELS, levels.shape[1], device=x.device)
+    counts.scatter_add_(0, levels, torch.ones_like(x).flatten(1))
+    return ((counts + 1 / LEVELS) / (len(x) + 1)).view(LEVELS, *SHAPE)
+
+
+def start_from_marginals(vae: VAE, x: Tensor, steps: int = 100) -> None:
+    """Set the decoder's bias to the best independent-pixel model of x (N, 1, 28, 28), so that training starts there.
+
+    Works for every likelihood: gradient ascent on the expected log-likelihood of the 256 levels, weighted by how often
+    each pixel has them.
+    """
+    frequencies = grey_level_frequencies(x)
+    levels = torch.linspace(0, 1, LEVELS, device=x.device).view(LEVELS, 1, 1, 1).expand(LEVELS, *SHAPE)
+    optimiser = torch.optim.Adam([vae.decoder.bias], lr=0.3)
+    for _ in range(steps):
+        p_x = vae.likelihood.p_x(vae.decoder.bias.expand(LEVELS, -1, -1, -1))
+        optimiser.zero_grad()
+        (-(frequencies * vae.likelihood.log_prob(p_x, levels)).sum()).backward()
+        optimiser.step()
+    vae.decoder.bias.grad = None

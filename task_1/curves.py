@@ -1,0 +1,24 @@
+"""Task 1b: training and validation ELBO by epoch, from report/results/<run>.json."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import cli
+from common.figures import elbo_curves, save_figure
+from common.runs import load_results
+
+
+def main() -> None:
+    options = cli.run_parser(__doc__, "gaussian").parse_args()
+    draw(cli.name_for(cli.prepare(options)[0], options.run))
+
+
+def draw(run: str) -> None:
+    results = load_results(run)
+    save_figure(elbo_curves(results["history"], results["best_epoch"]), f"{run}-curves")
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,27 @@
+"""Task 1d: the first 32 test images, each beside its reconstruction."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from common import cli
+from common.figures import pairs_grid, save_figure
+
+
+@torch.no_grad()
+def main() -> None:
+    options = cli.run_parser(__doc__, "gaussian").parse_args()
+    mnist, vae, run = cli.load(options)
+    x = mnist.test.x[:32]
+    q_z = vae.q_z(x)  # 1. the distribution q(Z|x)
+    z = q_z.sample()  # 2. z ~ q(Z|x)
+    p_x = vae.p_x(z)  # 3. the distribution p(X|z)
+    x_new = vae.likelihood.sample(p_x)  # 4. x' ~ p(X|z)
+    save_figure(pairs_grid(x, x_new), f"{run}-reconstructions")
+
+
+if __name__ == "__main__":
+    cli.main(main)
