@@ -23,6 +23,7 @@ class Config:
     hidden: int = setting(256, "units of the dense layers", at_least=1)
     batch_size: int = setting(128, "images per step", at_least=1)
     learning_rate: float = setting(2e-3, "of Adam, constant: the weight average does what a decay would", at_least=1e-9)
+    beta_2: float = setting(0.99, "of Adam: its memory of squared gradients, 100 steps instead of 1000", below=1)
     ema_decay: float = setting(0.999, "of the average of the weights, reached gradually", below=1)
     max_grad_norm: float = setting(1000.0, "longer gradients are cut: a safety net for densities", at_least=1e-9)
     patience: int = setting(5, "stop after so many epochs without enough improvement", at_least=1)

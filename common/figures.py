@@ -50,6 +50,12 @@ def image_grid(images: Tensor, columns: int, titles: list[str] | None = None, wi
     return figure
 
 
+def mosaic(images: Tensor, columns: int) -> Tensor:
+    """images (N, 1, 28, 28) put together, row by row, to one picture (28 N / columns, 28 columns)."""
+    rows = images.cpu().view(-1, columns, 28, 28)
+    return rows.transpose(1, 2).reshape(-1, columns * 28)
+
+
 def pairs_grid(x: Tensor, x_new: Tensor) -> Figure:
     """32 images, each with its reconstruction at its right side, in 8 rows of 4 pairs; both (32, 1, 28, 28)."""
     both = [image for pair in zip(x, x_new, strict=True) for image in pair]

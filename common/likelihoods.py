@@ -4,13 +4,14 @@ A new likelihood is one class that says how many channels per pixel it wants fro
 distribution, and what a pixel is to that distribution (observe) and back (render); and one entry in LIKELIHOODS.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from scipy.special import betainc
 from torch import Tensor
 from torch.distributions import Bernoulli, Beta, Categorical, Distribution, Normal
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 LEVELS = 256  # MNIST's pixels are the grey levels 0/255, 1/255, ..., 255/255
 STEP = 1 / (LEVELS - 1)  # the distance of two levels: the resolution of the data
@@ -18,7 +19,7 @@ STEP = 1 / (LEVELS - 1)  # the distance of two levels: the resolution of the dat
 
 def between(raw: Tensor, low: float, high: float) -> Tensor:
     """Map any real to (low, high), evenly on the logarithmic scale; low and high are positive."""
-    return low * (high / low) ** torch.sigmoid(raw)
+    return torch.exp(math.log(low) + math.log(high / low) * torch.sigmoid(raw))
 
 
 class Likelihood(ABC):
@@ -102,7 +103,7 @@ class BetaLikelihood(Likelihood):
         self.eps = eps
 
     def p_x(self, raw: Tensor) -> Beta:
-        alpha, beta = between(raw, torch.e**-8, torch.e**8).split(1, dim=1)
+        alpha, beta = between(raw, math.exp(-8), math.exp(8)).split(1, dim=1)
         return Beta(alpha, beta, validate_args=False)
 
     def observe(self, x: Tensor) -> Tensor:
@@ -113,20 +114,21 @@ class BetaLikelihood(Likelihood):
 
     def log_mass(self, p_x: Beta, x: Tensor) -> Tensor:
         alpha, beta = p_x.concentration1.double().cpu().numpy(), p_x.concentration0.double().cpu().numpy()
-        level = (x * (LEVELS - 1)).round().double()
-        low, high = (betainc(alpha, beta, ((level + i) / LEVELS).cpu().numpy()) for i in (0, 1))  # the cell's ends
-        mass = torch.from_numpy(high - low).to(x.device)
+        low = torch.where(x <= 0, 0.0, self.observe(x.double() - STEP / 2))  # the ends belong to the end levels
+        high = torch.where(x >= 1, 1.0, self.observe(x.double() + STEP / 2))
+        mass = torch.from_numpy(betainc(alpha, beta, high.cpu().numpy()) - betainc(alpha, beta, low.cpu().numpy()))
         # where the difference drowns in rounding, the density in the cell's middle times its width, which is less
-        density = p_x.log_prob((level.float() + 0.5) / LEVELS).double()
-        return torch.where(mass > 1e-9, mass.clamp_min(1e-9).log(), density - torch.log(torch.tensor(float(LEVELS))))
+        thin = p_x.log_prob((low + high).float() / 2).double() + (high - low).log()
+        mass = mass.to(x.device)
+        return torch.where(mass > 1e-9, mass.clamp_min(1e-9).log(), thin)
 
 
 class CategoricalLikelihood(Likelihood):
     """Task 2c: Cat(X_d | pi_d(z)) over k bins of equal width; x = 1 belongs to the last.
 
     k = 8: three bits per pixel; a picture moves by at most 1/8 and the background and the ink keep bins of their own,
-    while every bin still holds at least one percent of the pixels that are not black. Bin j is shown as the grey value
-    j / (k - 1), which lies within bin j, keeps black black and white white.
+    while every bin still holds at least one percent of all pixels. Bin j is shown as the grey value j / (k - 1), which
+    lies within bin j, keeps black black and white white.
     """
 
     def __init__(self, k: int = 8):
@@ -163,63 +165,72 @@ class BernoulliLikelihood(Likelihood):
         return None
 
 
-class InflatedLogistic(Distribution):
-    """Black and white have probabilities of their own; in between a logistic, discretised to the levels 1 to 254.
+class InflatedBetaBinomial(Distribution):
+    """Black and white have probabilities of their own; the levels 1 to 254 between them a mix of two beta-binomials.
 
-    logits (..., 3) of {0, between, 1}; mu (...) and scale (...) of the logistic, which is renormalised to the
-    levels 1/255, ..., 254/255, so that the 256 probabilities sum to 1.
+    All parameters have the batch shape: logits of black, of white if not black, and of the second component; each
+    component's alpha and beta, with which 253 trials give level - 1. The 256 probabilities sum to 1.
     """
 
-    def __init__(self, logits: Tensor, mu: Tensor, scale: Tensor):
-        self.log_pi, self.mu, self.scale = logits.log_softmax(-1), mu, scale
-        super().__init__(mu.shape, validate_args=False)
+    trials = LEVELS - 3
 
-    def _standardise(self, x: Tensor | float) -> Tensor:
-        return (x - self.mu) / self.scale
-
-    def _log_interval(self, low: Tensor, high: Tensor) -> Tensor:
-        # log(S(high) - S(low)) of the logistic function S, without cancellation
-        return logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(low - high))
-
-    @property
-    def _ends(self) -> tuple[Tensor, Tensor]:
-        return self._standardise(STEP / 2), self._standardise(1 - STEP / 2)
+    def __init__(self, black: Tensor, white: Tensor, second: Tensor, alphas: list[Tensor], betas: list[Tensor]):
+        self.black, self.white, self.second, self.alphas, self.betas = black, white, second, alphas, betas
+        super().__init__(black.shape, validate_args=False)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        inner = x.clamp(STEP, 1 - STEP)  # torch.where needs a finite value in the branch not taken, too
-        cell = self._standardise(inner - STEP / 2), self._standardise(inner + STEP / 2)
-        log_p = self._log_interval(*cell) - self._log_interval(*self._ends)
-        log_black, log_between, log_white = self.log_pi.unbind(-1)
-        return torch.where(x <= 0, log_black, torch.where(x >= 1, log_white, log_between + log_p))
+        log_grey = logsigmoid(-self.black) + logsigmoid(-self.white)  # neither black nor white
+        inner = (x > 0) & (x < 1)  # one pixel in five: the costly part is computed for these alone
+        v = (x[inner] * (LEVELS - 1)).round() - 1  # successes
+        parts = [
+            beta_binomial(v, self.trials, a[inner], b[inner]) for a, b in zip(self.alphas, self.betas, strict=True)
+        ]
+        second = self.second[inner]
+        log_p = log_grey[inner] + torch.logaddexp(logsigmoid(-second) + parts[0], logsigmoid(second) + parts[1])
+        log_end = torch.where(x <= 0, logsigmoid(self.black), logsigmoid(-self.black) + logsigmoid(self.white))
+        return log_end.masked_scatter(inner, log_p)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        shape = self._extended_shape(sample_shape)
-        which = Categorical(logits=self.log_pi, validate_args=False).sample(sample_shape)
-        low, high = (torch.sigmoid(end) for end in self._ends)
-        u = low + (high - low) * torch.rand(shape, device=self.mu.device)
-        x = self.mu + self.scale * torch.logit(u, eps=1e-6)  # the inverse distribution function
-        x = ((x / STEP).round() * STEP).clamp(STEP, 1 - STEP)
-        return torch.where(which == 0, 0.0, torch.where(which == 2, 1.0, x))
+        def draw(logits: Tensor) -> Tensor:
+            return Bernoulli(logits=logits, validate_args=False).sample(sample_shape).bool()
+
+        first, second = (Beta(a, b).sample(sample_shape) for a, b in zip(self.alphas, self.betas, strict=True))
+        p = torch.where(draw(self.second), second, first)
+        grey = (torch.binomial(torch.full_like(p, self.trials), p) + 1) / (LEVELS - 1)
+        return torch.where(draw(self.black), 0.0, torch.where(draw(self.white), 1.0, grey))
 
     @property
     def mean(self) -> Tensor:
-        """E[X], with the logistic taken as continuous between 1/2 and 254 1/2 levels (right to 1e-3)."""
-        low, high = self._ends
-        s_low, s_high = torch.sigmoid(low), torch.sigmoid(high)
-        area = (1 - STEP / 2) * s_high - STEP / 2 * s_low - self.scale * (softplus(high) - softplus(low))
-        return self.log_pi[..., 1].exp() * area / (s_high - s_low) + self.log_pi[..., 2].exp()
+        first, second = (a / (a + b) for a, b in zip(self.alphas, self.betas, strict=True))
+        grey = (1 + self.trials * torch.lerp(first, second, torch.sigmoid(self.second))) / (LEVELS - 1)
+        white = torch.sigmoid(self.white)
+        return torch.sigmoid(-self.black) * (white + (1 - white) * grey)
+
+
+def beta_binomial(v: Tensor, trials: int, alpha: Tensor, beta: Tensor) -> Tensor:
+    """log P(v successes in so many trials whose probability is Beta(alpha, beta) distributed)."""
+
+    def log_beta(a: Tensor, b: Tensor) -> Tensor:
+        return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+
+    ways = -math.log(trials + 1) - log_beta(v + 1, trials - v + 1)
+    return ways + log_beta(v + alpha, trials - v + beta) - log_beta(alpha, beta)
 
 
 class Inflated(Likelihood):
-    """Task 2e: the zero/one-inflated discretised logistic, a probability mass function over the 256 grey levels."""
+    """Task 2e: the zero/one-inflated mixture of two beta-binomials, a probability mass over the 256 grey levels.
 
-    channels = 5
+    One component is free for the narrow peak of saturated ink (a third of all pixels that are not black have the
+    levels 252 to 254), the other for the flat spread of a stroke's edges.
+    """
 
-    def p_x(self, raw: Tensor) -> InflatedLogistic:
-        logits = raw[:, 0:3].unsqueeze(1).movedim(2, -1)  # (B, 3, 28, 28) -> (B, 1, 28, 28, 3)
-        mu = torch.sigmoid(raw[:, 3:4])
-        scale = between(raw[:, 4:5], STEP / 4, 4.0)  # from much finer than a level to flat over all of them
-        return InflatedLogistic(logits, mu, scale)
+    channels = 7
+
+    def p_x(self, raw: Tensor) -> InflatedBetaBinomial:
+        black, white, second, *shapes = raw.split(1, dim=1)
+        shapes[0] = shapes[0] + 1  # so that the components do not start as one
+        alpha_1, beta_1, alpha_2, beta_2 = (between(shape, math.exp(-8), math.exp(8)) for shape in shapes)
+        return InflatedBetaBinomial(black, white, second, [alpha_1, alpha_2], [beta_1, beta_2])
 
 
 LIKELIHOODS: dict[str, Likelihood] = {

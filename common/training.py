@@ -113,7 +113,7 @@ def fit(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> dict
     x_train, x_val = mnist.train.x.to(device), mnist.val.x.to(device)
     vae = make_vae(config).to(device)
     average = AveragedModel(vae, avg_fn=ramped_average(config.ema_decay))
-    optimiser = torch.optim.Adam(vae.parameters(), lr=config.learning_rate, fused=True)
+    optimiser = torch.optim.Adam(vae.parameters(), lr=config.learning_rate, betas=(0.9, config.beta_2))
     stopping = EarlyStopping(config.patience, config.min_gain)
     history, best = [], None
 

@@ -1,0 +1,123 @@
+"""Task 4: q(Z|Psi) for single images, fitted by gradient ascent on the ELBO, without the encoder."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+from tqdm import tqdm
+
+from common.vae import VAE, elbo
+
+WINDOW = 50  # steps over which the one-sample ELBO is averaged, since a single draw says little
+PATIENCE = 4  # stop an image after so many windows without a better average
+MAX_WINDOWS = 40  # stop in any case; such images are reported
+STEP_SIZE, HALF_TIME = 0.1, 100  # Adam's step size at step t is STEP_SIZE / (1 + t / HALF_TIME)
+
+
+class Psi(NamedTuple):
+    """The parameters of q(Z|Psi): means and logarithms of standard deviations, (N, K) each, a row for each image."""
+
+    mean: Tensor
+    log_sigma: Tensor
+
+    def q_z(self) -> Normal:
+        return Normal(self.mean, self.log_sigma.exp(), validate_args=False)
+
+
+class Inferred(NamedTuple):
+    """Psi*, the average objective at its end (N,), the steps taken (N,), and whether the cap ended them (N,)."""
+
+    psi: Psi
+    objective: Tensor
+    steps: Tensor
+    capped: Tensor
+
+
+def infer(vae: VAE, x: Tensor, mask: Tensor | None = None, starts: Iterable[int] = (0, 1)) -> Inferred:
+    """Psi* = argmax E_q(Z|Psi)[log p(x|z)] - KL(q(Z|Psi) || p(Z)) for each image of x (N, 1, 28, 28) by itself.
+
+    mask: bool, broadcast to x: the likelihood's pixels (Task 4b: the left half). starts: one optimisation of each image
+    for each number, 0 from N(0, I), any other from a mean drawn from the prior; the best final average wins.
+
+    The images share a tensor but no parameter: the objective is their sum, Adam works on each coordinate, and the
+    decoder, which must be in eval mode and stays as it is, mixes no images. All images get the same noise, so that an
+    image's result does not depend on its company.
+    """
+    return best_of([_ascend(vae, x, mask, start) for start in starts])
+
+
+def best_of(results: list[Inferred]) -> Inferred:
+    """For each image the result with the best final average."""
+    best = torch.stack([result.objective for result in results]).argmax(dim=0)
+    rows = torch.arange(len(best), device=best.device)
+
+    def choose(parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts)[best, rows]
+
+    psi = Psi(*(choose([result.psi[i] for result in results]) for i in range(2)))
+    return Inferred(psi, *(choose([result[i] for result in results]) for i in range(1, 4)))
+
+
+def _ascend(vae: VAE, x: Tensor, mask: Tensor | None, start: int) -> Inferred:
+    """One optimisation of each image. An image that has stopped leaves the tensors."""
+    n, k, device = len(x), len(vae.zeros), x.device
+    generator = torch.Generator().manual_seed(start)
+    mean = torch.randn(k, generator=generator).to(device) if start else torch.zeros(k, device=device)
+    psi = Psi(mean.repeat(n, 1).requires_grad_(), torch.zeros(n, k, device=device).requires_grad_())
+    optimiser = torch.optim.Adam(psi, lr=STEP_SIZE)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + step / HALF_TIME))
+    result = Inferred(
+        Psi(torch.empty(n, k, device=device), torch.empty(n, k, device=device)),
+        *(torch.empty(n, device=device, dtype=dtype) for dtype in (torch.float32, torch.int64, torch.bool)),
+    )
+    left = torch.arange(n, device=device)  # the images that go on
+    best = torch.full((n,), -torch.inf, device=device)
+    waited = torch.zeros(n, dtype=torch.int64, device=device)
+    # sums over the windows since the best one: their averages are the result, with little of a single step's noise
+    sums = [torch.zeros(n, k, device=device), torch.zeros(n, k, device=device), torch.zeros(n, device=device)]
+
+    with tqdm(total=n, desc=f"Psi, start {start}", unit="image", leave=False) as bar:
+        for window in range(1, MAX_WINDOWS + 1):
+            total = torch.zeros(len(left), device=device)
+            path = [torch.zeros_like(parameter) for parameter in psi]
+            for _ in range(WINDOW):
+                q_z = psi.q_z()
+                noise = torch.randn(k, generator=generator).to(device)
+                estimate = elbo(vae, x[left], q_z, mask, z=q_z.mean + q_z.stddev * noise).elbo
+                optimiser.zero_grad()
+                (-estimate.sum()).backward()
+                optimiser.step()
+                schedule.step()
+                total += estimate.detach()
+                for part, parameter in zip(path, psi, strict=True):
+                    part += parameter.detach()
+            better = total > best
+            best, waited = torch.where(better, total, best), torch.where(better, 0, waited + 1)
+            for i, part in enumerate((*path, total)):
+                keep = torch.where(better, 0.0, 1.0).view(-1, *[1] * (part.dim() - 1))
+                sums[i] = keep * sums[i] + part
+            done = (waited >= PATIENCE) | (window == MAX_WINDOWS)
+            if done.any():
+                steps = (waited[done] + 1) * WINDOW  # that the sums are over
+                ended = left[done]
+                for to, part in zip((*result.psi, result.objective), sums, strict=True):
+                    to[ended] = part[done] / steps.view(-1, *[1] * (part.dim() - 1))
+                result.steps[ended], result.capped[ended] = window * WINDOW, waited[done] < PATIENCE
+                bar.update(len(ended))
+                left, best, waited, sums = left[~done], best[~done], waited[~done], [part[~done] for part in sums]
+                psi = _keep(optimiser, psi, ~done)
+            if not len(left):
+                break
+    return result
+
+
+def _keep(optimiser: torch.optim.Adam, psi: Psi, rows: Tensor) -> Psi:
+    """Keep only these rows of Psi, in the optimiser and its moments, too."""
+    kept = Psi(*(parameter.detach()[rows].requires_grad_() for parameter in psi))
+    for i, (old, new) in enumerate(zip(psi, kept, strict=True)):
+        moments = optimiser.state.pop(old)
+        optimiser.state[new] = {name: m[rows] if m.dim() else m for name, m in moments.items()}
+        optimiser.param_groups[0]["params"][i] = new
+    return kept

@@ -1,0 +1,27 @@
+"""Task 2b to 2e: train the VAE with another p(X|z), one run for each --likelihood (default: all but Task 1's).
+
+Writes data/runs/<run>/ and report/results/<run>.json. Interrupted, it goes on where it was when called again.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+
+from common import cli
+from common.likelihoods import LIKELIHOODS
+
+
+def main() -> None:
+    parser = cli.training_parser(__doc__, likelihood=None)
+    others = [name for name in LIKELIHOODS if name != "gaussian"]
+    parser.add_argument("--likelihood", choices=list(LIKELIHOODS), nargs="+", default=others)
+    options = parser.parse_args()
+    for likelihood in options.likelihood:
+        cli.train(argparse.Namespace(**vars(options) | {"likelihood": likelihood}))
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,47 @@
+"""Task 3a: mu(x_i) of the first 1000 test images for K = 2, coloured by label, and the images that the plane holds.
+
+Writes the figure and report/results/latent_2d.json.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import matplotlib.pyplot as plt
+import torch
+from torch.distributions import Normal
+
+from common import cli
+from common.errors import UsageError
+from common.evaluation import encode, neighbour_accuracy
+from common.figures import latent_scatter, mosaic, save_figure
+from common.runs import save_results
+
+SIDE = 16  # images along each latent
+
+
+@torch.no_grad()
+def main() -> None:
+    options = cli.run_parser(__doc__, "inflated", latent_dim=2).parse_args()
+    mnist, vae, run = cli.load(options)
+    if len(vae.zeros) != 2:
+        raise UsageError(f"run '{run}' has K = {len(vae.zeros)}, this figure needs K = 2: --run inflated-k2")
+    u = encode(vae, mnist.test.x)  # mu(x_i), (N, 2)
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.4))
+    latent_scatter(left, u[:1000], mnist.test.y[:1000])
+    left.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$", title="first 1000 test images")
+    quantiles = Normal(0.0, 1.0).icdf((torch.arange(SIDE) + 0.5) / SIDE).to(u.device)
+    z = torch.cartesian_prod(-quantiles, quantiles).flip(1)  # rows from top to bottom, (SIDE^2, 2)
+    right.imshow(mosaic(vae.likelihood.mean(vae.p_x(z)), SIDE), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    right.set(xticks=[], yticks=[], title=f"E[X|z] at quantiles {0.5 / SIDE:.2f} to {1 - 0.5 / SIDE:.2f} of N(0, 1)")
+    right.set(xlabel="$z_1$", ylabel="$z_2$")
+    save_figure(figure, f"{run}-latent-2d")
+    u_train = encode(vae, mnist.train.x)
+    accuracy = neighbour_accuracy(u_train, mnist.train.y, u, mnist.test.y)
+    save_results(cli.name_for(mnist, "latent_2d"), {"run": run, "neighbour_accuracy": accuracy})
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,119 @@
+"""Task 4b: the right half of an image from its left half.
+
+Writes a figure of a few images, x | x_L and black | x_L and a sample x'_R | two more from other optimisations. With
+--images N also scores of N completions, report/results/task_4b-<run>.json, and a figure of the worst.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli
+
+from common import cli
+from common.classifier import label_probabilities, load_classifier
+from common.evaluation import mean_and_se
+from common.figures import image_grid, save_figure
+from common.inference import Inferred, Psi, best_of, infer
+from common.mnist import Mnist
+from common.runs import save_results
+from common.vae import VAE
+
+ROWS, DRAWS = 8, 100  # rows of the figures; z of each optimisation for the scores
+STARTS = range(4)  # separate optimisations of Psi for each image
+TITLES = ["$x$", "$x_L$", "$x_L, x'_R$", "another", "another"]
+
+
+def main() -> None:
+    parser = cli.run_parser(__doc__, "inflated")
+    parser.add_argument("--images", type=int, default=0, help="score so many test images (0: figure only)")
+    options = parser.parse_args()
+    mnist, vae, run = cli.load(options)
+    x = mnist.test.x[: max(options.images, ROWS)]
+    left = (torch.arange(28) < 14).expand(1, 1, 28, 28).to(x.device)  # the 14 left columns
+    found = [infer(vae, x, left, starts=[start]) for start in STARTS]  # Psi* from x_L alone, once for each start
+    with torch.no_grad():
+        z = [part.psi.q_z().sample() for part in (best_of(found), *found[1:3])]  # z ~ q(Z|Psi*)
+        completed = [torch.where(left, x, vae.images(part)) for part in z]  # x_L with x'_R ~ p(X_R|z)
+    columns = [x, torch.where(left, x, 0.0), *completed]
+    show(columns, torch.arange(ROWS), f"{run}-completions")
+    if options.images:
+        nats, results = score(mnist, vae, x, left, found, completed[0])
+        save_results(cli.name_for(mnist, f"task_4b-{options.run}"), {"run": run, **results})
+        show(columns, nats.argsort(descending=True)[:ROWS], f"{run}-worst-completions")
+
+
+def show(columns: list[Tensor], rows: Tensor, name: str) -> None:
+    grid = torch.stack([column[rows.to(column.device)] for column in columns], dim=1).flatten(0, 1)
+    save_figure(image_grid(grid, columns=len(columns), titles=TITLES, width=4.2), name)
+
+
+@torch.no_grad()
+def predict(vae: VAE, x: Tensor, left: Tensor, found: list[Inferred]) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws of x_R for each image x (1, 28, 28), (N, M) in all, M = DRAWS for each of the optimisations.
+
+    Returns the soft cross-entropy of x_R under each draw, in nats, (N, M); the logarithms of the draws' importance
+    weights p(x_L|z) p(z) / q(z), where q is the mixture of all q(Z|Psi*), (N, M); and the mean image over the draws.
+    """
+    nats, weights, images = [], [], []
+    for i in range(len(x)):
+        q_z = Psi(*(torch.stack([part.psi[j][i] for part in found]) for j in range(2))).q_z()  # (4, K)
+        z = q_z.sample((DRAWS,)).flatten(0, 1)  # (M, K)
+        p_x = vae.p_x(z)
+        target = x[i : i + 1].expand(len(z), -1, -1, -1)
+        log_left = torch.where(left, vae.likelihood.log_prob(p_x, target), 0.0).sum(dim=(1, 2, 3))
+        log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=2).logsumexp(dim=1)  # up to a constant
+        mean = vae.likelihood.mean(p_x)
+        soft = Bernoulli(mean.clamp(1e-4, 1 - 1e-4), validate_args=False).log_prob(target)
+        nats.append(-torch.where(left, 0.0, soft).sum(dim=(1, 2, 3)))
+        weights.append(log_left + vae.p_z.log_prob(z).sum(dim=1) - log_q)
+        images.append(mean.mean(dim=0))
+    return torch.stack(nats), torch.stack(weights), torch.stack(images)
+
+
+def score(
+    mnist: Mnist, vae: VAE, x: Tensor, left: Tensor, found: list[Inferred], completed: Tensor
+) -> tuple[Tensor, dict]:
+    """Scores of the completions, per image in nats, and all as results."""
+    nats, weights, mean_image = predict(vae, x, left, found)
+    mixture = -((-nats).logsumexp(dim=1) - torch.tensor(float(nats.shape[1])).log())
+    weighted = -(weights.log_softmax(dim=1) - nats).logsumexp(dim=1)
+    y = mnist.test.y[: len(x)]
+    x_left = torch.where(left, x, 0.0).flatten(1)
+    nearest = torch.cdist(x_left, torch.where(left, mnist.train.x, 0.0).flatten(1)).argmin(dim=1)
+    neighbour = torch.where(left, x, mnist.train.x[nearest])
+    guesses = {
+        "black": torch.zeros_like(x),
+        "training_mean": mnist.train.x.mean(0).expand_as(x),
+        "left_neighbour": neighbour,
+    }
+    guesses |= {"completion": completed, "mean_completion": mean_image}
+
+    def squared_error(guess: Tensor) -> dict[str, float]:
+        return mean_and_se(torch.where(left, 0.0, x - guess).square().sum(dim=(1, 2, 3)))
+
+    def accuracy(name: str, images: Tensor) -> dict[str, float]:
+        net = load_classifier(cli.name_for(mnist, name), images.device)
+        return mean_and_se((label_probabilities(net, images).argmax(dim=1) == y).double())
+
+    return weighted, {
+        "images": len(x),
+        "draws": nats.shape[1],
+        "cross_entropy_right": {"mixture": mean_and_se(mixture), "importance_weighted": mean_and_se(weighted)},
+        "squared_error_right": {name: squared_error(guess) for name, guess in guesses.items()},
+        "label_accuracy": {
+            "original": accuracy("classifier", x),
+            "completion": accuracy("classifier", completed),
+            "left_neighbour": accuracy("classifier", neighbour),
+            "left_half_classifier": accuracy("classifier-left", torch.where(left, x, 0.0)),
+        },
+        "steps": mean_and_se(torch.cat([part.steps for part in found])),
+        "capped": int(sum(part.capped.sum() for part in found)),
+    }
+
+
+if __name__ == "__main__":
+    cli.main(main)
