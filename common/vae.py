@@ -63,8 +63,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """z (B, K) to the raw channels of p(X|z), (B, C, 28, 28).
 
-    The last two layers together are a transposed convolution with a 12x12 kernel and stride 4, only faster. bias is
-    one number per channel and pixel, so that a pixel's average need not come through the network.
+    The last two layers together are a transposed convolution with a 4x4 kernel and stride 4, only faster. bias is one
+    number per channel and pixel, so that a pixel's average need not come through the network.
     """
 
     def __init__(self, latent_dim: int, channels: int, width: int, hidden: int):
@@ -79,7 +79,7 @@ class Decoder(nn.Module):
             conv(width // 2, width),  # (B, width, 7, 7)
             Residual(conv(width, width), conv(width, width)),
             nn.SiLU(),
-            conv(width, channels * PATCH**2),
+            nn.Conv2d(width, channels * PATCH**2, kernel_size=1),
             nn.PixelShuffle(PATCH),  # (B, C, 28, 28)
         )
         self.bias = nn.Parameter(torch.zeros(channels, 28, 28))

@@ -1,0 +1,131 @@
+"""Task 4a for K = 2: the exact posterior p(Z|x) on a grid, and what q(Z|Psi*) and q(Z|x) miss of log p(x).
+
+log p(x) = ELBO of q(Z|x) + amortisation gap + approximation gap, where the first gap ends at the ELBO of q(Z|Psi*).
+Writes a figure of a few images and report/results/task_4a-<run>.json.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+from tqdm import tqdm
+
+from common import cli
+from common.errors import UsageError
+from common.evaluation import importance_bound, log_weights, mean_and_se, own_score
+from common.figures import COLOURS, save_figure
+from common.inference import infer
+from common.runs import save_results
+from common.vae import VAE
+
+COARSE, RANGE = 0.1, 5.0  # the first grid: its step, and how far it reaches from 0
+FINER, KEEP = 5, (60.0, 30.0)  # each refinement cuts cells in 5x5, and keeps those so many nats below the best
+NODES = 24  # of the Gauss-Hermite rule in each direction
+SAMPLES = 2000  # for the importance-weighted check
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = cli.run_parser(__doc__, "inflated", latent_dim=2)
+    parser.add_argument("--images", type=int, default=100, help="test images to measure (100)")
+    options = parser.parse_args()
+    mnist, vae, run = cli.load(options)
+    if len(vae.zeros) != 2:
+        raise UsageError(f"run '{run}' has K = {len(vae.zeros)}; the grid needs K = 2: --run inflated-k2")
+    x = mnist.test.x[: options.images]
+    with torch.enable_grad():
+        found = infer(vae, x, starts=range(4))
+    q_psi, q_x = found.psi.q_z(), vae.q_z(x)
+    log_p = torch.stack([exact_log_p(vae, image) for image in tqdm(x, desc="quadrature", unit="image")])
+    elbo_psi, elbo_x = exact_elbo(vae, x, q_psi), exact_elbo(vae, x, q_x)
+    weights = log_weights(vae, x, q_psi, SAMPLES, own_score(vae.likelihood))
+    sampled = importance_bound(weights, SAMPLES)
+    ratio = (weights - sampled).double().exp()
+    error = ratio.std(0) / SAMPLES**0.5
+    results = {
+        "run": run,
+        "images": len(x),
+        "log_p": mean_and_se(log_p),
+        "elbo_encoder": mean_and_se(elbo_x),
+        "amortisation_gap": mean_and_se(elbo_psi - elbo_x),
+        "approximation_gap": mean_and_se(log_p - elbo_psi),
+        "smallest_approximation_gap": (log_p - elbo_psi).min().item(),
+        "importance_weighted_minus_exact": mean_and_se(sampled - log_p),
+        "importance_weighted_error": error.square().sum().sqrt().item()
+        / len(x),  # of that mean, from the samples alone
+        "share_within_two_errors": ((sampled - log_p).abs() < 2 * error + 1e-3).double().mean().item(),
+    }
+    save_results(cli.name_for(mnist, f"task_4a-{options.run}"), results)
+    gap = log_p - elbo_x
+    chosen = [*gap.argsort()[len(gap) // 2 :][:2].tolist(), *gap.argsort()[-2:].tolist()]  # two usual, the two hardest
+    figure, axes = plt.subplots(2, 4, figsize=(6.5, 3.4), height_ratios=[1, 2.2])
+    for (top, bottom), i in zip(axes.T, chosen, strict=True):
+        top.imshow(x[i, 0].cpu(), cmap="gray", vmin=0, vmax=1)
+        top.axis("off")
+        draw_posterior(bottom, vae, x[i], [(q_psi, i, COLOURS[4], "q(Z|$\\Psi_*$)"), (q_x, i, COLOURS[5], "q(Z|x)")])
+    axes[1, 0].legend(loc="upper left", fontsize=6)
+    save_figure(figure, f"{run}-posterior")
+
+
+def log_joint(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
+    """log p(x|z) + log p(z) of one image x (1, 28, 28) for z (M, 2), in double precision: (M,)."""
+    parts = []
+    for part in z.split(2000):
+        log_p = vae.likelihood.log_prob(vae.p_x(part), x.expand(len(part), -1, -1, -1)).sum(dim=(1, 2, 3))
+        parts.append(log_p.double() + vae.p_z.log_prob(part).sum(dim=1).double())
+    return torch.cat(parts)
+
+
+def exact_log_p(vae: VAE, x: Tensor) -> Tensor:
+    """log p(x) by the midpoint rule on a grid that is refined where the posterior is."""
+    axis = torch.arange(-RANGE, RANGE + COARSE / 2, COARSE, device=x.device)
+    z, step = torch.cartesian_prod(axis, axis), COARSE
+    values = log_joint(vae, x, z)
+    for keep in KEEP:
+        offsets = (torch.arange(FINER, device=x.device) - FINER // 2) * step / FINER
+        z = (z[values > values.max() - keep].unsqueeze(1) + torch.cartesian_prod(offsets, offsets)).flatten(0, 1)
+        step /= FINER
+        values = log_joint(vae, x, z)
+    return values.logsumexp(0) + 2 * math.log(step)
+
+
+def exact_elbo(vae: VAE, x: Tensor, q_z: Normal) -> Tensor:
+    """E_q[log p(x|z)] - KL(q || p(Z)) of each image by Gauss-Hermite quadrature: (N,)."""
+    nodes, weights = (torch.from_numpy(part).float().to(x.device) for part in np.polynomial.hermite_e.hermegauss(NODES))
+    noise, weight = torch.cartesian_prod(nodes, nodes), torch.cartesian_prod(weights, weights).prod(dim=1)
+    expected = []
+    for i in range(len(x)):
+        z = q_z.mean[i] + q_z.stddev[i] * noise
+        log_p = log_joint(vae, x[i], z) - vae.p_z.log_prob(z).sum(dim=1)
+        expected.append((weight * log_p).sum() / weight.sum())
+    return torch.stack(expected) - kl_divergence(q_z, vae.p_z).sum(dim=1)
+
+
+def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[Normal, int, str, str]]) -> None:
+    """The exact posterior as shades, and ellipses at one and two standard deviations of the approximations."""
+    low = torch.stack([q.mean[i] - 4 * q.stddev[i] for q, i, _, _ in approximations]).amin(dim=0)
+    high = torch.stack([q.mean[i] + 4 * q.stddev[i] for q, i, _, _ in approximations]).amax(dim=0)
+    first, second = (torch.linspace(low[d].item(), high[d].item(), 100, device=x.device) for d in range(2))
+    density = log_joint(vae, x, torch.cartesian_prod(first, second)).view(100, 100)
+    density = (density - density.max()).exp().T.cpu()
+    axis.pcolormesh(first.cpu(), second.cpu(), density, cmap="Greys", shading="nearest", rasterized=True)
+    angle = torch.linspace(0, 2 * math.pi, 100)
+    circle = torch.stack([angle.cos(), angle.sin()])
+    for q, i, colour, label in approximations:
+        for radius in (1, 2):
+            ellipse = q.mean[i].cpu().unsqueeze(1) + radius * q.stddev[i].cpu().unsqueeze(1) * circle
+            axis.plot(*ellipse, color=colour, lw=1, label=label if radius == 1 else None)
+    axis.tick_params(labelsize=6)
+
+
+if __name__ == "__main__":
+    cli.main(main)

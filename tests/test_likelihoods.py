@@ -1,0 +1,183 @@
+"""Every p(X|z) against formulas and scipy in float64, at extreme decoder outputs, and as a distribution."""
+
+import math
+
+import pytest
+import scipy.stats
+import torch
+
+from common.likelihoods import LEVELS, LIKELIHOODS, Gaussian, beta_binomial
+
+ALL = list(LIKELIHOODS)
+GREY = [name for name in ALL if name != "bernoulli"]
+LEVEL = torch.linspace(0, 1, LEVELS)
+
+
+def some_raw(likelihood, batch=4, scale=1.5, side=28):
+    return torch.randn(batch, likelihood.channels, side, side) * scale
+
+
+def all_levels(likelihood, pixels=5):
+    """p_x with batch shape (256, 1, 1, pixels) for random raw channels, and the 256 levels in that shape."""
+    raw = some_raw(likelihood, 1, side=1).expand(LEVELS, -1, -1, pixels) * torch.linspace(-1, 1, pixels)
+    return likelihood.p_x(raw), LEVEL.view(-1, 1, 1, 1).expand(-1, 1, 1, pixels)
+
+
+def numpy(tensor):
+    return tensor.double().numpy()
+
+
+def test_gaussian_is_the_formula_and_scipys(images):
+    p_x = LIKELIHOODS["gaussian"].p_x(some_raw(LIKELIHOODS["gaussian"], len(images)))
+    mu, sigma2 = p_x.loc.double(), p_x.scale.double() ** 2
+    formula = -0.5 * math.log(2 * math.pi) - 0.5 * sigma2.log() - (images - mu) ** 2 / (2 * sigma2)
+    torch.testing.assert_close(p_x.log_prob(images).double(), formula, rtol=1e-4, atol=1e-4)
+    reference = scipy.stats.norm.logpdf(numpy(images), numpy(p_x.loc), numpy(p_x.scale))
+    torch.testing.assert_close(formula, torch.from_numpy(reference))
+
+
+def test_beta_is_the_formula_and_scipys(images):
+    likelihood = LIKELIHOODS["beta"]
+    p_x = likelihood.p_x(some_raw(likelihood, len(images), scale=0.5))
+    alpha, beta = p_x.concentration1.double(), p_x.concentration0.double()
+    x = (255 * images.double() + 0.5) / 256
+    formula = torch.lgamma(alpha + beta) - torch.lgamma(alpha) - torch.lgamma(beta)
+    formula += (alpha - 1) * x.log() + (beta - 1) * (1 - x).log()
+    torch.testing.assert_close(likelihood.log_prob(p_x, images).double(), formula, rtol=1e-3, atol=1e-3)
+    reference = scipy.stats.beta.logpdf(numpy(x), numpy(alpha), numpy(beta))
+    torch.testing.assert_close(formula, torch.from_numpy(reference))
+
+
+def test_categorical_is_the_formula_and_its_bins_are_equal(images):
+    likelihood = LIKELIHOODS["categorical"]
+    k, raw = likelihood.channels, some_raw(likelihood, len(images))
+    bins = (images * k).floor().clamp_max(k - 1).long()
+    formula = (raw.gather(1, bins) - raw.logsumexp(1, keepdim=True)).double()
+    torch.testing.assert_close(likelihood.log_prob(likelihood.p_x(raw), images).double(), formula, atol=1e-5, rtol=1e-5)
+    assert torch.bincount(likelihood.observe(LEVEL)).tolist() == [32] * k
+    assert likelihood.observe(torch.tensor([0.0, 1.0])).tolist() == [0, k - 1]
+    grey = likelihood.render(torch.arange(k))
+    assert torch.equal(likelihood.observe(grey), torch.arange(k))  # each bin's grey value lies in it
+    assert grey[0] == 0
+    assert grey[-1] == 1
+
+
+def test_bernoulli_is_the_cross_entropy(images):
+    likelihood = LIKELIHOODS["bernoulli"]
+    raw = some_raw(likelihood, len(images))
+    pi, x = torch.sigmoid(raw.double()), images.double()
+    formula = x * pi.log() + (1 - x) * (1 - pi).log()
+    torch.testing.assert_close(likelihood.log_prob(likelihood.p_x(raw), images).double(), formula, rtol=1e-5, atol=1e-5)
+
+
+def test_bernoulli_at_its_best_reaches_the_entropy_of_the_data(images):
+    likelihood = LIKELIHOODS["bernoulli"]
+    x = images.double()
+    p_x = likelihood.p_x(torch.logit(x))
+    entropy = -(torch.special.xlogy(x, x) + torch.special.xlogy(1 - x, 1 - x))
+    inside = (x > 0) & (x < 1)
+    torch.testing.assert_close(-likelihood.log_prob(p_x, x)[inside], entropy[inside])
+
+
+def test_inflated_is_the_formula_with_scipys_beta_binomial():
+    likelihood = LIKELIHOODS["inflated"]
+    p_x, x = all_levels(likelihood)
+    black, white, second = (numpy(torch.sigmoid(part)) for part in (p_x.black, p_x.white, p_x.second))
+    level = numpy(x * 255).round()
+    parts = [
+        scipy.stats.betabinom.pmf(level - 1, 253, numpy(a), numpy(b))
+        for a, b in zip(p_x.alphas, p_x.betas, strict=True)
+    ]
+    expected = (1 - black) * (1 - white) * ((1 - second) * parts[0] + second * parts[1])
+    expected[0], expected[-1] = black[0], ((1 - black) * white)[-1]
+    torch.testing.assert_close(p_x.log_prob(x).double().exp(), torch.from_numpy(expected), rtol=2e-3, atol=1e-6)
+
+
+def test_beta_binomial_against_scipy():
+    v = torch.arange(254.0, dtype=torch.float64)
+    for alpha, beta in ((0.01, 0.02), (1.0, 1.0), (3.5, 80.0), (900.0, 20.0)):
+        mine = beta_binomial(v, 253, torch.tensor(alpha).double(), torch.tensor(beta).double())
+        reference = scipy.stats.betabinom.logpmf(v.numpy(), 253, alpha, beta)
+        torch.testing.assert_close(mine, torch.from_numpy(reference), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_masses_of_the_levels_or_bins_sum_to_one(name):
+    likelihood = LIKELIHOODS[name]
+    p_x, x = all_levels(likelihood)
+    mass = likelihood.log_mass(p_x, x).double().exp()  # (256, 1, 1, pixels)
+    first = torch.cat([torch.ones(1, dtype=torch.bool), likelihood.observe(LEVEL).diff() != 0])  # one level of each bin
+    torch.testing.assert_close(mass[first].sum(0), torch.ones(1, 1, 5).double(), atol=2e-3, rtol=0)
+
+
+def test_gaussian_mass_against_scipy():
+    likelihood = LIKELIHOODS["gaussian"]
+    p_x, x = all_levels(likelihood)
+    edges = numpy(torch.arange(255) + 0.5).reshape(-1, 1, 1, 1) / 255
+    cdf = scipy.stats.norm.cdf(edges, numpy(p_x.loc[:1]), numpy(p_x.scale[:1]))
+    expected = torch.from_numpy(cdf).diff(dim=0, prepend=torch.zeros(1, 1, 1, 5), append=torch.ones(1, 1, 1, 5))
+    torch.testing.assert_close(likelihood.log_mass(p_x, x).exp(), expected, atol=1e-9, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "beta"])
+def test_masses_far_from_the_centre_are_finite_and_below_the_others(name):
+    likelihood = LIKELIHOODS[name]
+    p_x = likelihood.p_x(
+        torch.tensor([-6.0, 3.0] if name == "beta" else [-9.0, -9.0]).view(1, 2, 1, 1).expand(256, 2, 1, 1)
+    )
+    log_mass = likelihood.log_mass(p_x, LEVEL.view(-1, 1, 1, 1)).flatten()
+    assert log_mass.isfinite().all()
+    assert (log_mass[1:].diff() < 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("value", [0.0, 1.0, 77 / 255])
+def test_extreme_outputs_give_finite_values_and_gradients(name, value):
+    likelihood = LIKELIHOODS[name]
+    corners = torch.cartesian_prod(*[torch.tensor([-50.0, 0.0, 50.0])] * min(likelihood.channels, 7))
+    padding = torch.zeros(len(corners), likelihood.channels - corners.view(len(corners), -1).shape[1])
+    raw = torch.cat([corners.view(len(corners), -1), padding], dim=1)[:, :, None, None].requires_grad_()
+    log_p = likelihood.log_prob(likelihood.p_x(raw), torch.full((len(raw), 1, 1, 1), value))
+    log_p.sum().backward()
+    assert log_p.isfinite().all()
+    assert raw.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_samples_are_images_with_the_mean(name):
+    likelihood = LIKELIHOODS[name]
+    raw = some_raw(likelihood, 1, scale=0.7, side=4).expand(20_000, -1, -1, -1)
+    if name == "gaussian":  # so narrow that clipping for display changes nothing
+        raw = torch.cat([raw[:, :1], raw[:, 1:] * 0 - 1], dim=1)
+    p_x = likelihood.p_x(raw)
+    x = likelihood.sample(p_x)
+    assert x.shape == (20_000, 1, 4, 4)
+    assert x.min() >= 0
+    assert x.max() <= 1
+    torch.testing.assert_close(x.mean(0), likelihood.mean(p_x)[0], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_samples_have_the_frequencies_of_the_masses(name):
+    likelihood = LIKELIHOODS[name]
+    raw = some_raw(likelihood, 1, scale=0.7, side=1)
+    x = likelihood.sample(likelihood.p_x(raw.expand(50_000, -1, -1, -1)))
+    mass = likelihood.log_mass(likelihood.p_x(raw.expand(256, -1, -1, -1)), LEVEL.view(-1, 1, 1, 1)).exp().flatten()
+    values = likelihood.observe(LEVEL) if name == "categorical" else LEVEL
+    for low, high in ((0.0, 0.2), (0.2, 0.6), (0.6, 1.0)):
+        if name == "categorical":
+            k = likelihood.channels
+            expected = sum(mass[values == j][0] for j in range(k) if low <= j / (k - 1) < high)
+            share = ((x >= low - 1e-6) & (x < high - 1e-6)).float().mean()
+        else:
+            expected = mass[(values > low) & (values <= high)].sum()
+            share = ((x > low + 0.5 / 255) & (x <= high + 0.5 / 255)).float().mean()
+        assert abs(float(share) - float(expected)) < 0.015
+
+
+def test_gaussian_floor_and_ceiling():
+    likelihood = Gaussian(sigma_min=0.01)
+    p_x = likelihood.p_x(torch.tensor([-80.0, -80.0]).view(1, 2, 1, 1))
+    assert p_x.scale.item() == pytest.approx(0.01)
+    ceiling = 784 * (-0.5 * math.log(2 * math.pi) - math.log(0.01))
+    assert 784 * p_x.log_prob(torch.zeros(1)).item() == pytest.approx(ceiling, rel=1e-4)

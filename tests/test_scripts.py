@@ -1,0 +1,94 @@
+"""The documented commands, run as a user runs them: from a folder with spaces, elsewhere, on the stand-in data."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+SMALL = ["--max-epochs", "1", "--width", "4", "--hidden", "8"]
+SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for task in "1234" for path in ROOT.glob(f"task_{task}/*.py"))
+# in an order in which each finds what it needs; "figures" that it writes and results
+COMMANDS = {
+    "task_1/train.py": (SMALL, ["results/digits-gaussian-k32.json"]),
+    "task_1/curves.py": ([], ["figures/digits-gaussian-k32-curves.png"]),
+    "task_1/reconstruct.py": ([], ["figures/digits-gaussian-k32-reconstructions.png"]),
+    "task_1/sample.py": ([], ["figures/digits-gaussian-k32-samples.png"]),
+    "task_1/benchmark.py": (["--batches", "2"], ["results/digits-benchmark.json"]),
+    "task_2/train.py": (SMALL, [f"results/digits-{name}-k32.json" for name in ("beta", "bernoulli", "inflated")]),
+    "task_2/train_classifier.py": ([], ["results/digits-classifier.json"]),
+    "task_2/figures.py": (
+        [],
+        ["figures/digits-beta-k32-curves.png", "figures/digits-bernoulli-k32-binary-samples.png"],
+    ),
+    "task_2/sweep.py": (["--max-epochs", "1"], ["results/digits-sweep.json"]),
+    "task_2/compare.py": (["--images", "10"], ["results/digits-comparison.json", "figures/digits-comparison.png"]),
+    "task_3/train.py": ([*SMALL, "--latent-dim", "2"], ["results/digits-inflated-k2.json"]),
+    "task_3/latent_2d.py": ([], ["figures/digits-inflated-k2-latent-2d.png", "results/digits-latent_2d.json"]),
+    "task_3/latent_pca.py": ([], ["figures/digits-inflated-k32-latent-pca.png", "results/digits-latent_pca.json"]),
+    "task_3/interpolate.py": (
+        [],
+        ["figures/digits-inflated-k32-interpolation.png", "results/digits-interpolation.json"],
+    ),
+    "task_4/reconstruct.py": (["--images", "8"], ["results/digits-task_4a-inflated-k32.json"]),
+    "task_4/posterior.py": (["--images", "8"], ["results/digits-task_4a-inflated-k2.json"]),
+    "task_4/complete.py": (["--images", "8"], ["results/digits-task_4b-inflated-k32.json"]),
+}
+
+
+def run(project, script, *arguments, flags=("-W", "error"), **settings):
+    environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+    command = [sys.executable, *flags, str(project / script), "--dataset", "digits", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, **settings)
+
+
+def test_no_script_is_missing_here():
+    assert list(COMMANDS) == sorted(COMMANDS, key=list(COMMANDS).index)
+    assert sorted(COMMANDS) == SCRIPTS
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_script_runs_and_writes_what_it_says(script, project, tmp_path):
+    arguments, written = COMMANDS[script]
+    flags = ("-O",) if script == "task_1/reconstruct.py" else ("-W", "error")
+    result = run(project, script, *arguments, flags=flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for name in written:
+        path = project / "report" / name
+        assert path.is_file()
+        assert f"wrote {path}" in result.stdout
+        if name.startswith("results"):
+            json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_from_any_directory(script, project, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as error:
+        runpy.run_path(str(project / script), run_name="__main__")
+    assert error.value.code == 0
+    assert "--data-dir" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "given", "says"),
+    [
+        (
+            "task_1/sample.py",
+            "digits-gaussian-k7",
+            "train it with: python task_1/train.py --latent-dim 7 --dataset digits",
+        ),
+        ("task_3/latent_2d.py", "digits-inflated-k32", "has K = 32, this figure needs K = 2"),
+        ("task_3/latent_pca.py", "digits-inflated-k2", "has K = 2, this figure needs K >= 10"),
+    ],
+)
+def test_missing_or_unfit_runs_are_explained(script, given, says, project):
+    result = run(project, script, "--run", given)
+    assert result.returncode in (1, 2)
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,173 @@
+import pytest
+import torch
+from conftest import small_vae
+from torch import nn
+from torch.distributions import LowRankMultivariateNormal, Normal, kl_divergence
+
+from common.evaluation import importance_bound, log_weights, own_score
+from common.inference import infer
+from common.likelihoods import LIKELIHOODS, Likelihood
+from common.training import evaluate
+from common.vae import VAE, elbo, start_from_marginals
+
+ALL = list(LIKELIHOODS)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_shapes_and_parts_of_the_elbo(name, images):
+    vae = small_vae(name)
+    estimate = elbo(vae, images, vae.q_z(images))
+    assert all(part.shape == (10,) for part in estimate)
+    torch.testing.assert_close(estimate.elbo, estimate.log_likelihood - estimate.kl)
+    assert (estimate.kl >= 0).all()
+    assert vae.images(torch.randn(5, 3)).shape == (5, 1, 28, 28)
+
+
+def test_kl_is_what_sampling_gives():
+    q_z, p_z = Normal(torch.tensor([0.5, -1.0]), torch.tensor([0.3, 1.5])), small_vae("bernoulli").p_z
+    z = q_z.sample((200_000,))
+    sampled = (q_z.log_prob(z) - Normal(0, 1).log_prob(z)).mean(0).sum()
+    exact = kl_divergence(q_z, Normal(torch.zeros(2), torch.ones(2))).sum()
+    assert sampled.item() == pytest.approx(exact.item(), rel=0.01)
+    assert p_z.mean.tolist() == [0, 0, 0]
+    assert p_z.stddev.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("bad", ["negative", "over one", "nan", "flat", "single", "no channel"])
+def test_what_is_no_image_is_refused_with_its_shape_or_range(bad, images):
+    x = {
+        "negative": images - 0.1,
+        "over one": images * 255,
+        "nan": images.clone().index_fill_(0, torch.tensor([3]), torch.nan),
+        "flat": images.flatten(1),
+        "single": images[0, 0],
+        "no channel": images[:, 0],
+    }[bad]
+    with pytest.raises(ValueError, match=r"expected (\(B, 1, 28, 28\)|\[0, 1\])"):
+        small_vae("gaussian").q_z(x)
+
+
+def test_one_latent_is_refused():
+    with pytest.raises(ValueError, match="K > 1"):
+        VAE("gaussian", latent_dim=1, width=4, hidden=8)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_mask_of_ones_changes_nothing_and_masked_pixels_do_not_count(name, images):
+    vae, q_z, z = small_vae(name), Normal(torch.zeros(10, 3), torch.ones(10, 3)), torch.randn(10, 3)
+    left = (torch.arange(28) < 14).expand(1, 1, 28, 28)
+    full = elbo(vae, images, q_z, z=z)
+    assert torch.equal(full.elbo, elbo(vae, images, q_z, mask=torch.ones_like(left), z=z).elbo)
+    half = elbo(vae, images, q_z, mask=left, z=z)
+    other = torch.where(left, images, images.flip(0).flip(3))
+    assert torch.equal(half.elbo, elbo(vae, other, q_z, mask=left, z=z).elbo)
+    right = elbo(vae, images, q_z, mask=~left, z=z)
+    torch.testing.assert_close(half.log_likelihood + right.log_likelihood, full.log_likelihood, rtol=1e-4, atol=1e-2)
+    assert torch.equal(half.kl, full.kl)  # the whole KL term
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_value_of_an_image_does_not_depend_on_the_batch_size(name, images):
+    vae = small_vae(name)
+    all_at_once, ragged, single = (evaluate(vae, images, batch_size).elbo for batch_size in (10, 4, 1))
+    torch.testing.assert_close(all_at_once, ragged, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(all_at_once, single, rtol=1e-4, atol=1e-3)
+
+
+def test_evaluate_leaves_all_as_it_was_and_samples_z(images):
+    vae = small_vae("bernoulli").train()
+    optimiser = torch.optim.Adam(vae.parameters())
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    state = torch.get_rng_state()
+    values = evaluate(vae, images).elbo
+    assert torch.equal(state, torch.get_rng_state())
+    assert vae.training
+    assert not values.requires_grad
+    assert all(parameter.grad is None for parameter in vae.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
+    assert not optimiser.state
+    q_z = vae.q_z(images)
+    assert not torch.allclose(values, elbo(vae, images, q_z, z=q_z.mean).elbo)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_eight_images_can_be_overfitted(name, images):
+    x = torch.where(torch.rand(8, 1, 7, 7).repeat_interleave(4, 2).repeat_interleave(4, 3) < 0.7, 0.0, images[:8])
+    vae = VAE(name, latent_dim=4, width=16, hidden=64)
+    start_from_marginals(vae, x, steps=20)
+    optimiser = torch.optim.Adam(vae.parameters(), lr=3e-3)
+    values = []
+    for _ in range(150):
+        value = elbo(vae, x, vae.q_z(x)).elbo.mean()
+        optimiser.zero_grad()
+        (-value).backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1000.0)
+        optimiser.step()
+        values.append(value.item())
+    assert sum(values[-10:]) / 10 > values[0] + 50
+
+
+def test_untrained_objective_has_its_known_order(images):
+    vae = small_vae("bernoulli")
+    assert evaluate(vae, images).log_likelihood.mean().item() == pytest.approx(-543.4, abs=5)  # 784 log 2
+    with torch.no_grad():
+        vae.decoder.bias.zero_()
+    vae = small_vae("categorical")
+    assert evaluate(vae, images).log_likelihood.mean().item() == pytest.approx(-1630.3, abs=15)  # 784 log 8
+
+
+def test_start_from_marginals_gives_each_pixel_its_mean():
+    x = (torch.rand(2000, 1, 28, 28) < torch.linspace(0.05, 0.95, 28)).float()
+    vae = small_vae("bernoulli")
+    start_from_marginals(vae, x, steps=200)
+    assert (torch.sigmoid(vae.decoder.bias) - x.mean(0)).abs().mean() < 0.03
+    assert all(parameter.grad is None for parameter in vae.parameters())
+
+
+def test_patch_layers_are_strided_convolutions(images):
+    encoder, decoder = small_vae("gaussian").encoder.net, small_vae("gaussian").decoder.net
+    # a 3x3 convolution of 4x4 patches, as one convolution with a 12x12 kernel and stride 4
+    kernel = nn.functional.pixel_shuffle(encoder[1].weight, 4)  # (4, 16, 3, 3) -> (4, 1, 12, 12)
+    wide = nn.functional.conv2d(images, kernel, encoder[1].bias, stride=4, padding=4)
+    torch.testing.assert_close(wide, encoder[1](encoder[0](images)), atol=1e-5, rtol=1e-4)
+    # a 1x1 convolution and a shuffle, as one transposed convolution with a 4x4 kernel and stride 4
+    h, last = torch.randn(2, 4, 7, 7), decoder[-2]
+    kernel = last.weight.view(2, 4, 4, 4).transpose(0, 1)  # (2 channels 16, 4) -> (4 in, 2 out, 4, 4)
+    kernel = last.weight[:, :, 0, 0].view(2, 4, 4, 4).permute(3, 0, 1, 2)
+    torch.testing.assert_close(nn.functional.conv_transpose2d(h, kernel, stride=4), decoder[-1](last(h)))
+
+
+class Linear(Likelihood):
+    """N(x | raw, 0.3^2): with a linear decoder, probabilistic PCA, whose likelihood is known."""
+
+    channels = 1
+
+    def p_x(self, raw):
+        return Normal(raw, 0.3)
+
+
+class LinearDecoder(nn.Module):
+    def __init__(self, weights, offset):
+        super().__init__()
+        self.weights, self.offset = weights, offset
+
+    def forward(self, z):
+        return (z @ self.weights.T + self.offset).view(-1, 1, 28, 28)
+
+
+def test_linear_model_reaches_the_closed_form_of_probabilistic_pca():
+    vae = small_vae("gaussian").requires_grad_(False)
+    vae.likelihood = Linear()
+    directions = torch.linalg.qr(torch.randn(784, 3)).Q * torch.tensor([3.0, 2.0, 1.0])  # orthogonal: q can be exact
+    vae.decoder = LinearDecoder(directions, torch.full((784,), 0.5))
+    exact = LowRankMultivariateNormal(torch.full((784,), 0.5), directions, torch.full((784,), 0.09))
+    x = exact.sample((6,)).clamp(0, 1).view(6, 1, 28, 28)
+    log_p = exact.log_prob(x.flatten(1))
+    found = infer(vae, x)
+    q_z = found.psi.q_z()
+    sampled = torch.stack([elbo(vae, x, q_z).elbo for _ in range(500)]).mean(0)
+    torch.testing.assert_close(sampled, log_p, atol=0.3, rtol=0)
+    weights = log_weights(vae, x, q_z, 2000, own_score(vae.likelihood))
+    torch.testing.assert_close(importance_bound(weights, 2000), log_p, atol=0.03, rtol=0)
+    covariance = 1 / (1 + directions.square().sum(0) / 0.09)
+    torch.testing.assert_close(q_z.variance, covariance.expand(6, 3), rtol=0.15, atol=0)
