@@ -3,9 +3,7 @@
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from scipy.linalg import sqrtm
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.distributions import Distribution, Normal, kl_divergence
@@ -84,10 +82,13 @@ def elbo_by(vae: VAE, x: Tensor, score: Score, batch_size: int = 250) -> Tensor:
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Distance of the Gaussians fitted to two sets of features, (N, F) each (Heusel et al. 2017)."""
-    a, b = a.double().cpu().numpy(), b.double().cpu().numpy()
-    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
-    root = sqrtm(cov_a @ cov_b).real
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root))
+    a, b = a.double(), b.double()
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    values, vectors = torch.linalg.eigh(cov_a)
+    root_a = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    # the trace of the root of cov_a cov_b, by a symmetric matrix with the same eigenvalues
+    root = torch.linalg.eigvalsh(root_a @ cov_b @ root_a).clamp_min(0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root).item()
 
 
 def label_scores(p_y: Tensor) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Figures: image grids in MNIST's own greys, ELBO curves and latent scatters, all in one style."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from common.mnist import ROOT
+from common.runs import sources
 
 FIGURES = ROOT / "report" / "figures"
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -21,13 +23,16 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p"]
 plt.style.use(STYLE)
 
 
-def save_figure(figure: Figure, name: str) -> Path:
-    """Write report/figures/<name>.png and say so. A figure of the stand-in data is marked as such."""
+def save_figure(figure: Figure, name: str, *runs: str) -> Path:
+    """Write report/figures/<name>.png and say so. A figure of the stand-in data is marked as such.
+
+    The file carries the fingerprints of the runs that it shows, by which the report finds outdated figures.
+    """
     if name.startswith("digits"):
         figure.text(0.5, 0.5, "digits stand-in, not MNIST", color="red", ha="center", rotation=30, alpha=0.5)
     path = FIGURES / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, metadata={"Software": None, "Source": json.dumps(sources(runs))})
     plt.close(figure)
     print(f"wrote {path}")
     return path
@@ -42,7 +47,7 @@ def image_grid(images: Tensor, columns: int, titles: list[str] | None = None, wi
     height = width * rows / columns + 0.25 * bool(titles)
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     for image, axis in zip(images, axes.flat, strict=True):
-        axis.imshow(image[0].cpu(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.imshow(image[0].cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axis.axis("off")
     for axis, title in zip(axes[0], titles or [], strict=False):
         axis.set_title(title, fontsize=9)
@@ -83,7 +88,9 @@ def elbo_curves(history: list[dict[str, Any]], best_epoch: int, name: str = "ELB
 def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
     """points (N, 2), one colour and marker for each digit."""
     for digit in range(10):
-        chosen = (labels == digit).cpu()
-        axis.scatter(*points.cpu()[chosen].T, s=12, color=COLOURS[digit], marker=MARKERS[digit], label=str(digit), lw=0)
+        chosen = (labels == digit).cpu().numpy()
+        axis.scatter(
+            *points.cpu().numpy()[chosen].T, s=12, color=COLOURS[digit], marker=MARKERS[digit], label=str(digit), lw=0
+        )
     axis.set_aspect("equal")
     axis.legend(title="digit", markerscale=1.5)

@@ -13,7 +13,7 @@ from common.vae import VAE, elbo
 WINDOW = 50  # steps over which the one-sample ELBO is averaged, since a single draw says little
 PATIENCE = 4  # stop an image after so many windows without a better average
 MAX_WINDOWS = 40  # stop in any case; such images are reported
-STEP_SIZE, HALF_TIME = 0.1, 100  # Adam's step size at step t is STEP_SIZE / (1 + t / HALF_TIME)
+STEP_SIZE, HALF_TIME = 0.3, 50  # Adam's step size at step t is STEP_SIZE / (1 + t / HALF_TIME)
 
 
 class Psi(NamedTuple):

@@ -26,6 +26,7 @@ class Likelihood(ABC):
     """p(X_d|z) for one pixel, given the decoder's raw channels for that pixel."""
 
     channels: int  # that the decoder returns per pixel
+    creep = 1  # an ELBO that creeps up for long needs so many times min_gain to count as progress (training.fit)
     images = "samples"  # what a figure shows of p(X|z): "samples", or "means" where the task allows them
 
     @abstractmethod
@@ -70,6 +71,7 @@ class Gaussian(Likelihood):
     """
 
     channels = 2
+    creep = 5  # a density gains as long as its peaks can get narrower
 
     def __init__(self, sigma_min: float = STEP):
         self.sigma_min = sigma_min
@@ -98,6 +100,7 @@ class BetaLikelihood(Likelihood):
     """
 
     channels = 2
+    creep = 5  # as for the Gaussian
 
     def __init__(self, eps: float = 1 / (2 * LEVELS)):
         self.eps = eps

@@ -6,12 +6,13 @@ data/shipped/<run>.pt       the same for the runs of the report; used where ther
 report/results/<name>.json  numbers
 """
 
+import hashlib
 import json
 import math
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import disk_usage
@@ -114,10 +115,25 @@ def trained_runs() -> list[str]:
     return sorted({p.parent.name for p in RUNS.glob("*/model.pt")} | {p.stem for p in SHIPPED.glob("*.pt")})
 
 
-def save_results(name: str, results: dict[str, Any]) -> Path:
-    """Write report/results/<name>.json; floats are cut to six significant digits. Raises ValueError for NaN or inf."""
+def sources(runs: Iterable[str]) -> dict[str, str]:
+    """A fingerprint of each run's settings and metrics, by which a result or figure knows what it was made from."""
+    fingerprints = {}
+    for run in runs:
+        results = load_results(run)
+        metrics = [[row["train"], row["val"]] for row in results["history"]]
+        content = json.dumps([results["settings"], metrics, results["test"]])
+        fingerprints[run] = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return fingerprints
+
+
+def save_results(name: str, results: dict[str, Any], *runs: str) -> Path:
+    """Write report/results/<name>.json, with the fingerprints of the runs that the results were measured on.
+
+    Floats are cut to six significant digits. Raises ValueError for NaN or inf.
+    """
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    results = {"source": sources(runs), **results} if runs else results
     text = json.dumps(_shorten(results), indent=1, allow_nan=False)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text + "\n")

@@ -121,7 +121,7 @@ def fit(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> dict
     optimiser = torch.optim.AdamW(
         vae.parameters(), config.learning_rate, (0.9, config.beta_2), weight_decay=config.weight_decay, fused=True
     )
-    stopping = EarlyStopping(config.patience, config.min_gain, config.drops)
+    stopping = EarlyStopping(config.patience, config.min_gain * vae.likelihood.creep, config.drops)
     history, best = [], None
 
     def end_epoch(started: float) -> None:

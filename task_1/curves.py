@@ -12,12 +12,9 @@ from common.runs import load_results
 
 def main() -> None:
     options = cli.run_parser(__doc__, "gaussian").parse_args()
-    draw(cli.name_for(cli.prepare(options)[0], options.run))
-
-
-def draw(run: str) -> None:
+    run = cli.name_for(cli.prepare(options)[0], options.run)
     results = load_results(run)
-    save_figure(elbo_curves(results["history"], results["best_epoch"]), f"{run}-curves")
+    save_figure(elbo_curves(results["history"], results["best_epoch"]), f"{run}-curves", run)
 
 
 if __name__ == "__main__":

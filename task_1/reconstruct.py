@@ -20,7 +20,7 @@ def main() -> None:
     z = q_z.sample()  # 2. z ~ q(Z|x)
     p_x = vae.p_x(z)  # 3. the distribution p(X|z)
     x_new = vae.likelihood.sample(p_x)  # 4. x' ~ p(X|z)
-    save_figure(pairs_grid(x, x_new), f"{run}-reconstructions")
+    save_figure(pairs_grid(x, x_new), f"{run}-reconstructions", run)
 
 
 if __name__ == "__main__":

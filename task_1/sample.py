@@ -17,7 +17,7 @@ def main() -> None:
     _, vae, run = cli.load(options)
     z = vae.p_z.sample((64,))  # z ~ p(Z), (64, K)
     x_new = vae.likelihood.sample(vae.p_x(z))  # x' ~ p(X|z)
-    save_figure(image_grid(x_new, columns=8), f"{run}-samples")
+    save_figure(image_grid(x_new, columns=8), f"{run}-samples", run)
 
 
 if __name__ == "__main__":

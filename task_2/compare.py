@@ -55,8 +55,9 @@ def main() -> None:
         scores["frechet"] = ev.frechet_distance(classifier.features(x_new), real)
         scores |= ev.label_scores(label_probabilities(classifier, x_new))
         results["models"][likelihood] = scores | latents(vae, mnist)
-    save_results(cli.name_for(mnist, "comparison"), results)
-    draw(results, cli.name_for(mnist, "comparison"))
+    runs = [Config(likelihood).run_name(mnist.name) for likelihood in LIKELIHOODS]
+    save_results(cli.name_for(mnist, "comparison"), results, *runs)
+    draw(results, cli.name_for(mnist, "comparison"), runs)
 
 
 def baseline(mnist: Mnist) -> dict[str, float]:
@@ -101,7 +102,7 @@ def latents(vae: VAE, mnist: Mnist) -> dict:
     }
 
 
-def draw(results: dict, name: str) -> None:
+def draw(results: dict, name: str, runs: list[str]) -> None:
     """Bits per dimension of all models, and how the importance-weighted bounds settle."""
     models = {name: scores["grey_levels"] for name, scores in results["models"].items() if "grey_levels" in scores}
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 2.6))
@@ -118,7 +119,7 @@ def draw(results: dict, name: str) -> None:
         right.plot([bound["samples"] for bound in bounds], gain, marker="o", ms=3, color=colour, label=likelihood)
     right.set(xscale="log", xlabel="importance samples", ylabel="change in bits per dimension")
     right.legend()
-    save_figure(figure, name)
+    save_figure(figure, name, *runs)
 
 
 if __name__ == "__main__":

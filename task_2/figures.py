@@ -30,13 +30,13 @@ def main() -> None:
         torch.manual_seed(0)
         results = load_results(run)
         objective = "objective of 2d" if likelihood == "bernoulli" else "ELBO"
-        save_figure(elbo_curves(results["history"], results["best_epoch"], objective), f"{run}-curves")
+        save_figure(elbo_curves(results["history"], results["best_epoch"], objective), f"{run}-curves", run)
         z, z_new = vae.q_z(x).sample(), vae.p_z.sample((64,))
-        save_figure(pairs_grid(x, vae.images(z)), f"{run}-reconstructions")
-        save_figure(image_grid(vae.images(z_new), columns=8), f"{run}-samples")
+        save_figure(pairs_grid(x, vae.images(z)), f"{run}-reconstructions", run)
+        save_figure(image_grid(vae.images(z_new), columns=8), f"{run}-samples", run)
         if vae.likelihood.images == "means":
             binary = vae.likelihood.sample(vae.p_x(z_new[:16]))
-            save_figure(image_grid(binary, columns=8), f"{run}-binary-samples")
+            save_figure(image_grid(binary, columns=8), f"{run}-binary-samples", run)
 
 
 if __name__ == "__main__":

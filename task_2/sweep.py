@@ -22,8 +22,8 @@ from common.runs import make_vae, save_results
 from common.training import evaluate, ramped_average, train_epoch
 from common.vae import start_from_marginals
 
-SETTINGS = [("gaussian", "sigma_min", Gaussian, value) for value in (0.1, 0.05, 0.01, STEP)]
-SETTINGS += [("beta", "eps", BetaLikelihood, value) for value in (1e-2, 1 / 512, 1e-4, 1e-6)]
+SETTINGS = [("gaussian", "sigma_min", Gaussian, value) for value in (0.05, 0.01, STEP)]
+SETTINGS += [("beta", "eps", BetaLikelihood, value) for value in (1 / 512, 1e-4, 1e-6)]
 
 
 def main() -> None:

@@ -34,13 +34,15 @@ def main() -> None:
     left.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$", title="first 1000 test images")
     quantiles = Normal(0.0, 1.0).icdf((torch.arange(SIDE) + 0.5) / SIDE).to(u.device)
     z = torch.cartesian_prod(-quantiles, quantiles).flip(1)  # rows from top to bottom, (SIDE^2, 2)
-    right.imshow(mosaic(vae.likelihood.mean(vae.p_x(z)), SIDE), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    right.imshow(
+        mosaic(vae.likelihood.mean(vae.p_x(z)), SIDE).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+    )
     right.set(xticks=[], yticks=[], title=f"E[X|z] at quantiles {0.5 / SIDE:.2f} to {1 - 0.5 / SIDE:.2f} of N(0, 1)")
     right.set(xlabel="$z_1$", ylabel="$z_2$")
-    save_figure(figure, f"{run}-latent-2d")
+    save_figure(figure, f"{run}-latent-2d", run)
     u_train = encode(vae, mnist.train.x)
     accuracy = neighbour_accuracy(u_train, mnist.train.y, u, mnist.test.y)
-    save_results(cli.name_for(mnist, "latent_2d"), {"run": run, "neighbour_accuracy": accuracy})
+    save_results(cli.name_for(mnist, "latent_2d"), {"neighbour_accuracy": accuracy}, run)
 
 
 if __name__ == "__main__":

@@ -36,16 +36,15 @@ def main() -> None:
     left.set(xlabel=f"component 1 ({share[0]:.1%} of variance)", ylabel=f"component 2 ({share[1]:.1%} of variance)")
     right.bar(np.arange(1, len(share) + 1), share, color=COLOURS[1])
     right.set(xlabel="component", ylabel="share of variance", title=f"all K = {len(share)}")
-    save_figure(figure, f"{run}-latent-pca")
+    save_figure(figure, f"{run}-latent-pca", run)
 
     two, two_train = (torch.from_numpy(pca.transform(u.cpu().numpy())[:, :2]) for u in (u_test, u_train))
     results = {
-        "run": run,
         "explained_variance_ratio": share.tolist(),
         "neighbour_accuracy_two": neighbour_accuracy(two_train, mnist.train.y, two, mnist.test.y),
         "neighbour_accuracy_all": neighbour_accuracy(u_train, mnist.train.y, u_test, mnist.test.y),
     }
-    save_results(cli.name_for(mnist, "latent_pca"), results)
+    save_results(cli.name_for(mnist, "latent_pca"), results, run)
 
 
 if __name__ == "__main__":

@@ -39,16 +39,16 @@ def main() -> None:
         z = [part.psi.q_z().sample() for part in (best_of(found), *found[1:3])]  # z ~ q(Z|Psi*)
         completed = [torch.where(left, x, vae.images(part)) for part in z]  # x_L with x'_R ~ p(X_R|z)
     columns = [x, torch.where(left, x, 0.0), *completed]
-    show(columns, torch.arange(ROWS), f"{run}-completions")
+    show(columns, torch.arange(ROWS), run, "completions")
     if options.images:
         nats, results = score(mnist, vae, x, left, found, completed[0])
-        save_results(cli.name_for(mnist, f"task_4b-{options.run}"), {"run": run, **results})
-        show(columns, nats.argsort(descending=True)[:ROWS], f"{run}-worst-completions")
+        save_results(cli.name_for(mnist, f"task_4b-{options.run}"), results, run)
+        show(columns, nats.argsort(descending=True)[:ROWS], run, "worst-completions")
 
 
-def show(columns: list[Tensor], rows: Tensor, name: str) -> None:
+def show(columns: list[Tensor], rows: Tensor, run: str, name: str) -> None:
     grid = torch.stack([column[rows.to(column.device)] for column in columns], dim=1).flatten(0, 1)
-    save_figure(image_grid(grid, columns=len(columns), titles=TITLES, width=4.2), name)
+    save_figure(image_grid(grid, columns=len(columns), titles=TITLES, width=4.2), f"{run}-{name}", run)
 
 
 @torch.no_grad()

@@ -52,7 +52,6 @@ def main() -> None:
     ratio = (weights - sampled).double().exp()
     error = ratio.std(0) / SAMPLES**0.5
     results = {
-        "run": run,
         "images": len(x),
         "log_p": mean_and_se(log_p),
         "elbo_encoder": mean_and_se(elbo_x),
@@ -64,16 +63,16 @@ def main() -> None:
         / len(x),  # of that mean, from the samples alone
         "share_within_two_errors": ((sampled - log_p).abs() < 2 * error + 1e-3).double().mean().item(),
     }
-    save_results(cli.name_for(mnist, f"task_4a-{options.run}"), results)
+    save_results(cli.name_for(mnist, f"task_4a-{options.run}"), results, run)
     gap = log_p - elbo_x
     chosen = [*gap.argsort()[len(gap) // 2 :][:2].tolist(), *gap.argsort()[-2:].tolist()]  # two usual, the two hardest
     figure, axes = plt.subplots(2, 4, figsize=(6.5, 3.4), height_ratios=[1, 2.2])
     for (top, bottom), i in zip(axes.T, chosen, strict=True):
-        top.imshow(x[i, 0].cpu(), cmap="gray", vmin=0, vmax=1)
+        top.imshow(x[i, 0].cpu().numpy(), cmap="gray", vmin=0, vmax=1)
         top.axis("off")
         draw_posterior(bottom, vae, x[i], [(q_psi, i, COLOURS[4], "q(Z|$\\Psi_*$)"), (q_x, i, COLOURS[5], "q(Z|x)")])
     axes[1, 0].legend(loc="upper left", fontsize=6)
-    save_figure(figure, f"{run}-posterior")
+    save_figure(figure, f"{run}-posterior", run)
 
 
 def log_joint(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
@@ -116,14 +115,16 @@ def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[N
     high = torch.stack([q.mean[i] + 4 * q.stddev[i] for q, i, _, _ in approximations]).amax(dim=0)
     first, second = (torch.linspace(low[d].item(), high[d].item(), 100, device=x.device) for d in range(2))
     density = log_joint(vae, x, torch.cartesian_prod(first, second)).view(100, 100)
-    density = (density - density.max()).exp().T.cpu()
-    axis.pcolormesh(first.cpu(), second.cpu(), density, cmap="Greys", shading="nearest", rasterized=True)
+    density = (density - density.max()).exp().T.cpu().numpy()
+    axis.pcolormesh(
+        first.cpu().numpy(), second.cpu().numpy(), density, cmap="Greys", shading="nearest", rasterized=True
+    )
     angle = torch.linspace(0, 2 * math.pi, 100)
     circle = torch.stack([angle.cos(), angle.sin()])
     for q, i, colour, label in approximations:
         for radius in (1, 2):
             ellipse = q.mean[i].cpu().unsqueeze(1) + radius * q.stddev[i].cpu().unsqueeze(1) * circle
-            axis.plot(*ellipse, color=colour, lw=1, label=label if radius == 1 else None)
+            axis.plot(*ellipse.numpy(), color=colour, lw=1, label=label if radius == 1 else None)
     axis.tick_params(labelsize=6)
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     with torch.no_grad():
         x_prime, x_second = (vae.images(q_z.sample()[:ROWS]) for q_z in (q_psi, q_x))
     grid = torch.stack([x[:ROWS], x_prime, x_second], dim=1).flatten(0, 1)  # (3 ROWS, 1, 28, 28)
-    save_figure(image_grid(grid, columns=3, titles=["x", "x'", "x''"], width=2.6), f"{run}-psi-reconstructions")
+    save_figure(image_grid(grid, columns=3, titles=["x", "x'", "x''"], width=2.6), f"{run}-psi-reconstructions", run)
     if not options.images:
         return
 
@@ -46,7 +46,6 @@ def main() -> None:
     gap = with_psi.mean(0) - with_encoder.mean(0)
     error = ((with_psi.var(0) + with_encoder.var(0)) / SAMPLES).sqrt()
     results = {
-        "run": run,
         "images": len(x),
         "samples": SAMPLES,
         "elbo_psi": mean_and_se(with_psi.mean(0)),
@@ -59,7 +58,7 @@ def main() -> None:
         "seconds": seconds,
         "seconds_per_image": seconds / len(x),
     }
-    save_results(cli.name_for(mnist, f"task_4a-{options.run}"), results)
+    save_results(cli.name_for(mnist, f"task_4a-{options.run}"), results, run)
 
 
 if __name__ == "__main__":
