@@ -7,7 +7,7 @@ from tqdm import trange
 
 from common.errors import CheckpointError
 from common.mnist import Mnist
-from common.runs import RUNS, SHIPPED, load_checkpoint, open_run, save_checkpoint
+from common.runs import find_model, load_checkpoint, open_run, save_checkpoint
 
 EPOCHS, BATCH = 8, 128
 
@@ -66,11 +66,12 @@ def train_classifier(mnist: Mnist, name: str, mask: Tensor | None = None, seed: 
 
 def load_classifier(name: str, device: str = "cpu") -> Classifier:
     """Raises CheckpointError, with the command that trains it, if there is none."""
-    path = next((path for path in (RUNS / name / "model.pt", SHIPPED / f"{name}.pt") if path.is_file()), None)
-    if path is None:
-        raise CheckpointError(f"no classifier '{name}'; train it with: python task_2/train_classifier.py")
+    try:
+        weights = load_checkpoint(find_model(name), {"weights"})["weights"]
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; train it with: python task_2/train_classifier.py") from error
     net = Classifier()
-    net.load_state_dict(load_checkpoint(path, {"weights"})["weights"])
+    net.load_state_dict(weights)
     return net.to(device).eval().requires_grad_(False)
 
 

@@ -68,49 +68,51 @@ def _ascend(vae: VAE, x: Tensor, mask: Tensor | None, start: int) -> Inferred:
     psi = Psi(mean.repeat(n, 1).requires_grad_(), torch.zeros(n, k, device=device).requires_grad_())
     optimiser = torch.optim.Adam(psi, lr=STEP_SIZE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + step / HALF_TIME))
-    result = Inferred(
-        Psi(torch.empty(n, k, device=device), torch.empty(n, k, device=device)),
-        *(torch.empty(n, device=device, dtype=dtype) for dtype in (torch.float32, torch.int64, torch.bool)),
-    )
-    left = torch.arange(n, device=device)  # the images that go on
-    best = torch.full((n,), -torch.inf, device=device)
-    waited = torch.zeros(n, dtype=torch.int64, device=device)
-    # sums over the windows since the best one: their averages are the result, with little of a single step's noise
-    sums = [torch.zeros(n, k, device=device), torch.zeros(n, k, device=device), torch.zeros(n, device=device)]
+    averages = torch.empty(n, 2 * k + 1, device=device)  # at the end: mean, log sigma and objective
+    steps, capped = torch.empty(n, dtype=torch.int64, device=device), torch.empty(n, dtype=torch.bool, device=device)
 
+    left = torch.arange(n, device=device)  # the images that go on; for each of them:
+    best = torch.full((n,), -torch.inf, device=device)  # its best window's sum of objectives
+    waited = torch.zeros(n, dtype=torch.int64, device=device)  # windows since then
+    sums = torch.zeros_like(averages)  # over the best window and those since: with little of a single step's noise
     with tqdm(total=n, desc=f"Psi, start {start}", unit="image", leave=False) as bar:
         for window in range(1, MAX_WINDOWS + 1):
-            total = torch.zeros(len(left), device=device)
-            path = [torch.zeros_like(parameter) for parameter in psi]
-            for _ in range(WINDOW):
-                q_z = psi.q_z()
-                noise = torch.randn(k, generator=generator).to(device)
-                estimate = elbo(vae, x[left], q_z, mask, z=q_z.mean + q_z.stddev * noise).elbo
-                optimiser.zero_grad()
-                (-estimate.sum()).backward()
-                optimiser.step()
-                schedule.step()
-                total += estimate.detach()
-                for part, parameter in zip(path, psi, strict=True):
-                    part += parameter.detach()
-            better = total > best
-            best, waited = torch.where(better, total, best), torch.where(better, 0, waited + 1)
-            for i, part in enumerate((*path, total)):
-                keep = torch.where(better, 0.0, 1.0).view(-1, *[1] * (part.dim() - 1))
-                sums[i] = keep * sums[i] + part
+            path = _window(vae, x[left], mask, psi, optimiser, schedule, generator)  # (left, 2 K + 1)
+            better = path[:, -1] > best
+            best, waited = torch.where(better, path[:, -1], best), torch.where(better, 0, waited + 1)
+            sums = torch.where(better.unsqueeze(1), path, sums + path)
             done = (waited >= PATIENCE) | (window == MAX_WINDOWS)
-            if done.any():
-                steps = (waited[done] + 1) * WINDOW  # that the sums are over
-                ended = left[done]
-                for to, part in zip((*result.psi, result.objective), sums, strict=True):
-                    to[ended] = part[done] / steps.view(-1, *[1] * (part.dim() - 1))
-                result.steps[ended], result.capped[ended] = window * WINDOW, waited[done] < PATIENCE
-                bar.update(len(ended))
-                left, best, waited, sums = left[~done], best[~done], waited[~done], [part[~done] for part in sums]
-                psi = _keep(optimiser, psi, ~done)
-            if not len(left):
+            averages[left[done]] = sums[done] / (WINDOW * (waited[done] + 1)).unsqueeze(1)
+            steps[left[done]], capped[left[done]] = WINDOW * window, waited[done] < PATIENCE
+            bar.update(int(done.sum()))
+            if done.all():
                 break
-    return result
+            left, best, waited, sums = (part[~done] for part in (left, best, waited, sums))
+            psi = _keep(optimiser, psi, ~done)
+    return Inferred(Psi(averages[:, :k], averages[:, k : 2 * k]), averages[:, -1], steps, capped)
+
+
+def _window(
+    vae: VAE,
+    x: Tensor,
+    mask: Tensor | None,
+    psi: Psi,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    generator: torch.Generator,
+) -> Tensor:
+    """WINDOW steps of ascent; the sums over them of mean, log sigma and objective of each image, (N, 2 K + 1)."""
+    sums = 0
+    for _ in range(WINDOW):
+        q_z = psi.q_z()
+        noise = torch.randn(len(vae.zeros), generator=generator).to(x.device)
+        estimate = elbo(vae, x, q_z, mask, z=q_z.mean + q_z.stddev * noise).elbo
+        optimiser.zero_grad()
+        (-estimate.sum()).backward()
+        optimiser.step()
+        schedule.step()
+        sums = sums + torch.cat([*psi, estimate.unsqueeze(1)], dim=1).detach()
+    return sums
 
 
 def _keep(optimiser: torch.optim.Adam, psi: Psi, rows: Tensor) -> Psi:

@@ -89,14 +89,20 @@ def save_model(folder: Path, run: str, dataset: str, config: Config, weights: di
     save_checkpoint(folder / "model.pt", content)
 
 
+def find_model(run: str) -> Path:
+    """The file of a trained model: one's own before the shipped one."""
+    path = next((path for path in (RUNS / run / "model.pt", SHIPPED / f"{run}.pt") if path.is_file()), None)
+    if path is None:
+        raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(trained_runs()) or 'none'}")
+    return path
+
+
 def load_model(run: str, device: torch.device | str = "cpu") -> tuple[VAE, Config]:
     """A trained model in eval mode, with its settings.
 
     Raises CheckpointError saying how to train the run if there is none, or what is wrong with its file.
     """
-    path = next((path for path in (RUNS / run / "model.pt", SHIPPED / f"{run}.pt") if path.is_file()), None)
-    if path is None:
-        raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(trained_runs()) or 'none'}")
+    path = find_model(run)
     content = load_checkpoint(path, {"run", "dataset", "config", "weights"})
     try:
         config = Config(**content["config"])

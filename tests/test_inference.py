@@ -10,8 +10,8 @@ from common.vae import start_from_marginals
 @pytest.fixture
 def vae(images):
     vae = small_vae("bernoulli")
+    start_from_marginals(vae, images, steps=20)
     with torch.no_grad():
-        start_from_marginals(vae, images, steps=20)
         vae.decoder.net[-2].weight.mul_(30)  # so that z matters
     return vae.requires_grad_(False)
 

@@ -171,4 +171,4 @@ def test_linear_model_reaches_the_closed_form_of_probabilistic_pca():
     weights = log_weights(vae, x, q_z, 2000, own_score(vae.likelihood))
     torch.testing.assert_close(importance_bound(weights, 2000), log_p, atol=0.03, rtol=0)
     covariance = 1 / (1 + directions.square().sum(0) / 0.09)
-    torch.testing.assert_close(q_z.variance, covariance.expand(6, 3), rtol=0.15, atol=0)
+    torch.testing.assert_close(q_z.variance, covariance.expand(6, 3), rtol=0.2, atol=0)
