@@ -93,4 +93,4 @@ def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
             *points.cpu().numpy()[chosen].T, s=12, color=COLOURS[digit], marker=MARKERS[digit], label=str(digit), lw=0
         )
     axis.set_aspect("equal")
-    axis.legend(title="digit", markerscale=1.5)
+    axis.legend(title="digit", markerscale=1.5, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)

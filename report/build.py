@@ -50,8 +50,7 @@ STEPS = [
     *(training(9, f"task_2/train.py --likelihood {name}", f"{name}-k32") for name in LIKELIHOODS[1:]),
     Step(7, "task_2/train.py --likelihood bernoulli --seed 1", results=("bernoulli-k32-seed1",)),
     Step(7, "task_2/train.py --likelihood bernoulli --seed 2", results=("bernoulli-k32-seed2",)),
-    training(9, "task_3/train.py --latent-dim 2", "inflated-k2"),
-    Step(7, "task_3/train.py --likelihood bernoulli --latent-dim 2", results=("bernoulli-k2",)),
+    training(7, "task_3/train.py", "bernoulli-k2"),
     Step(1, "task_2/train_classifier.py", results=("classifier",), models=("classifier", "classifier-left")),
     Step(2, "task_1/benchmark.py", results=("benchmark",)),
     Step(0.2, "task_1/curves.py", figures=("gaussian-k32-curves",)),
@@ -64,23 +63,18 @@ STEPS = [
     ),
     Step(4, "task_2/sweep.py", results=("sweep",)),
     Step(8, "task_2/compare.py", results=("comparison",), figures=("comparison",)),
-    Step(0.5, "task_3/latent_2d.py", results=("latent_2d",), figures=("inflated-k2-latent-2d",)),
+    Step(0.5, "task_3/latent_2d.py", results=("latent_2d",), figures=("bernoulli-k2-latent-2d",)),
     Step(0.5, "task_3/latent_pca.py", results=("latent_pca",), figures=("inflated-k32-latent-pca",)),
     Step(0.3, "task_3/interpolate.py", results=("interpolation",), figures=("inflated-k32-interpolation",)),
-    Step(
-        3,
-        "task_4/reconstruct.py --images 1000",
-        results=("task_4a-inflated-k32",),
-        figures=("inflated-k32-psi-reconstructions",),
+    Step(0.5, "task_4/reconstruct.py", figures=("inflated-k32-psi-reconstructions",)),
+    Step(2, "task_4/reconstruct.py --images 200", results=("task_4a-inflated-k32",)),
+    Step(3, "task_4/reconstruct.py --images 1000 --run bernoulli-k32", results=("task_4a-bernoulli-k32",)),
+    Step(2, "task_4/posterior.py", results=("task_4a-bernoulli-k2",), figures=("bernoulli-k2-posterior",)),
+    Step(0.5, "task_4/complete.py", figures=("inflated-k32-completions",)),
+    *(
+        Step(4, f"task_4/complete.py --images {n} --run {run}", (f"task_4b-{run}",), (f"{run}-worst-completions",))
+        for n, run in ((200, "inflated-k32"), (1000, "bernoulli-k32"))
     ),
-    Step(2, "task_4/posterior.py", results=("task_4a-inflated-k2",), figures=("inflated-k2-posterior",)),
-    Step(
-        5,
-        "task_4/complete.py --images 1000",
-        results=("task_4b-inflated-k32",),
-        figures=("inflated-k32-completions", "inflated-k32-worst-completions"),
-    ),
-    Step(4, "task_4/complete.py --run bernoulli-k32 --images 1000", results=("task_4b-bernoulli-k32",)),
 ]
 
 

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import matplotlib.pyplot as plt
 import torch
+from torch import Tensor
 from torch.distributions import Bernoulli
 from tqdm import tqdm
 
@@ -41,7 +42,8 @@ def main() -> None:
     mnist = cli.mnist_on(mnist, device)
     classifier = load_classifier(cli.name_for(mnist, "classifier"), device)
     torch.manual_seed(0)
-    results = {"importance_images": min(options.images, len(mnist.test.x)), "baseline": baseline(mnist), "models": {}}
+    results = {"data": describe(mnist.train.x), "baseline": baseline(mnist)}
+    results |= {"importance_images": min(options.images, len(mnist.test.x)), "models": {}}
     real, train = (classifier.features(part.x[: len(mnist.test.x)]) for part in (mnist.test, mnist.train))
     results["real"] = {"frechet": ev.frechet_distance(train, real)}
     results["real"] |= ev.label_scores(label_probabilities(classifier, mnist.test.x))
@@ -58,6 +60,17 @@ def main() -> None:
     runs = [Config(likelihood).run_name(mnist.name) for likelihood in LIKELIHOODS]
     save_results(cli.name_for(mnist, "comparison"), results, *runs)
     draw(results, cli.name_for(mnist, "comparison"), runs)
+
+
+def describe(x: Tensor) -> dict[str, float]:
+    """Shares of pixels: black ones, saturated ones among the others, and those of the rarest bin of Task 2c."""
+    level = (x * (LEVELS - 1)).round()
+    bins = LIKELIHOODS["categorical"].observe(x).flatten().bincount() / x.numel()
+    return {
+        "black": (level == 0).double().mean().item(),
+        "saturated": ((level >= 252) & (level <= 254)).double().mean().item() / (level > 0).double().mean().item(),
+        "rarest_bin": bins.min().item(),
+    }
 
 
 def baseline(mnist: Mnist) -> dict[str, float]:

@@ -23,10 +23,10 @@ SIDE = 16  # images along each latent
 
 @torch.no_grad()
 def main() -> None:
-    options = cli.run_parser(__doc__, "inflated", latent_dim=2).parse_args()
+    options = cli.run_parser(__doc__, "bernoulli", latent_dim=2).parse_args()
     mnist, vae, run = cli.load(options)
     if len(vae.zeros) != 2:
-        raise UsageError(f"run '{run}' has K = {len(vae.zeros)}, this figure needs K = 2: --run inflated-k2")
+        raise UsageError(f"run '{run}' has K = {len(vae.zeros)}, this figure needs K = 2: --run bernoulli-k2")
     u = encode(vae, mnist.test.x)  # mu(x_i), (N, 2)
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.4))

@@ -1,4 +1,4 @@
-"""Task 3a and 3b: train the preferred model with a two-dimensional latent space, and with K = 32.
+"""Task 3a and 3b: train the models whose latent spaces are shown, with K = 2 and with K = 32.
 
 Writes data/runs/<run>/ and report/results/<run>.json. Interrupted, it goes on where it was when called again.
 """
@@ -12,14 +12,13 @@ import argparse
 
 from common import cli
 
+RUNS = [("bernoulli", 2), ("inflated", 32)]  # p(X|z) and K
+
 
 def main() -> None:
-    parser = cli.training_parser(__doc__, latent_dim=None, likelihood=None)
-    parser.add_argument("--likelihood", default="inflated", help="p(X|z) (inflated)")
-    parser.add_argument("--latent-dim", type=int, nargs="+", default=[2, 32], help="the values of K (2 and 32)")
-    options = parser.parse_args()
-    for latent_dim in options.latent_dim:
-        cli.train(argparse.Namespace(**vars(options) | {"latent_dim": latent_dim}))
+    options = cli.training_parser(__doc__, likelihood=None, latent_dim=None).parse_args()
+    for likelihood, latent_dim in RUNS:
+        cli.train(argparse.Namespace(**vars(options) | {"likelihood": likelihood, "latent_dim": latent_dim}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Task 4b: the right half of an image from its left half.
 
 Writes a figure of a few images, x | x_L and black | x_L and a sample x'_R | two more from other optimisations. With
---images N also scores of N completions, report/results/task_4b-<run>.json, and a figure of the worst.
+--images N it scores N completions instead and writes report/results/task_4b-<run>.json and a figure of the worst.
 """
 
 import sys
@@ -29,18 +29,19 @@ TITLES = ["$x$", "$x_L$", "$x_L, x'_R$", "another", "another"]
 
 def main() -> None:
     parser = cli.run_parser(__doc__, "inflated")
-    parser.add_argument("--images", type=int, default=0, help="score so many test images (0: figure only)")
+    parser.add_argument("--images", type=int, default=0, help="score the completions of so many test images")
     options = parser.parse_args()
     mnist, vae, run = cli.load(options)
-    x = mnist.test.x[: max(options.images, ROWS)]
+    x = mnist.test.x[: options.images or ROWS]
     left = (torch.arange(28) < 14).expand(1, 1, 28, 28).to(x.device)  # the 14 left columns
     found = [infer(vae, x, left, starts=[start]) for start in STARTS]  # Psi* from x_L alone, once for each start
     with torch.no_grad():
         z = [part.psi.q_z().sample() for part in (best_of(found), *found[1:3])]  # z ~ q(Z|Psi*)
         completed = [torch.where(left, x, vae.images(part)) for part in z]  # x_L with x'_R ~ p(X_R|z)
     columns = [x, torch.where(left, x, 0.0), *completed]
-    show(columns, torch.arange(ROWS), run, "completions")
-    if options.images:
+    if not options.images:
+        show(columns, torch.arange(ROWS), run, "completions")
+    else:
         nats, results = score(mnist, vae, x, left, found, completed[0])
         save_results(cli.name_for(mnist, f"task_4b-{options.run}"), results, run)
         show(columns, nats.argsort(descending=True)[:ROWS], run, "worst-completions")

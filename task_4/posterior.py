@@ -35,12 +35,12 @@ SAMPLES = 2000  # for the importance-weighted check
 
 @torch.no_grad()
 def main() -> None:
-    parser = cli.run_parser(__doc__, "inflated", latent_dim=2)
+    parser = cli.run_parser(__doc__, "bernoulli", latent_dim=2)
     parser.add_argument("--images", type=int, default=100, help="test images to measure (100)")
     options = parser.parse_args()
     mnist, vae, run = cli.load(options)
     if len(vae.zeros) != 2:
-        raise UsageError(f"run '{run}' has K = {len(vae.zeros)}; the grid needs K = 2: --run inflated-k2")
+        raise UsageError(f"run '{run}' has K = {len(vae.zeros)}; the grid needs K = 2: --run bernoulli-k2")
     x = mnist.test.x[: options.images]
     with torch.enable_grad():
         found = infer(vae, x, starts=range(4))

@@ -1,7 +1,7 @@
 """Task 4a: reconstructions with and without the encoder, and what the encoder's shortcut costs.
 
-Writes a figure of a few images: x | x' from q(Z|Psi*) | x'' from q(Z|x). With --images N also the gaps of N test
-images, report/results/task_4a-<run>.json, and for K = 2 how they compare with the exact posterior.
+Writes a figure of a few images: x | x' from q(Z|Psi*) | x'' from q(Z|x). With --images N it measures the gaps of N test
+images instead and writes report/results/task_4a-<run>.json.
 """
 
 import sys
@@ -24,21 +24,20 @@ ROWS, SAMPLES = 8, 200
 
 def main() -> None:
     parser = cli.run_parser(__doc__, "inflated")
-    parser.add_argument(
-        "--images", type=int, default=0, help="measure the gaps on so many test images (0: figure only)"
-    )
+    parser.add_argument("--images", type=int, default=0, help="measure the gaps of so many test images")
     options = parser.parse_args()
     mnist, vae, run = cli.load(options)
-    x = mnist.test.x[: max(options.images, ROWS)]
+    x = mnist.test.x[: options.images or ROWS]
     started = time.perf_counter()
     found = infer(vae, x)  # Psi* for each image
     seconds = time.perf_counter() - started
     q_psi, q_x = found.psi.q_z(), vae.q_z(x)  # q(Z|Psi*) and, for comparison, q(Z|x)
-    with torch.no_grad():
-        x_prime, x_second = (vae.images(q_z.sample()[:ROWS]) for q_z in (q_psi, q_x))
-    grid = torch.stack([x[:ROWS], x_prime, x_second], dim=1).flatten(0, 1)  # (3 ROWS, 1, 28, 28)
-    save_figure(image_grid(grid, columns=3, titles=["x", "x'", "x''"], width=2.6), f"{run}-psi-reconstructions", run)
     if not options.images:
+        with torch.no_grad():
+            columns = [x, *(vae.images(q_z.sample()) for q_z in (q_psi, q_x))]  # x, x' and x''
+        grid = torch.stack(columns, dim=1).flatten(0, 1)  # (3 ROWS, 1, 28, 28)
+        figure = image_grid(grid, columns=3, titles=["x", "x'", "x''"], width=2.6)
+        save_figure(figure, f"{run}-psi-reconstructions", run)
         return
 
     score = own_score(vae.likelihood)

@@ -26,15 +26,15 @@ COMMANDS = {
     ),
     "task_2/sweep.py": (["--max-epochs", "1"], ["results/digits-sweep.json"]),
     "task_2/compare.py": (["--images", "10"], ["results/digits-comparison.json", "figures/digits-comparison.png"]),
-    "task_3/train.py": ([*SMALL, "--latent-dim", "2"], ["results/digits-inflated-k2.json"]),
-    "task_3/latent_2d.py": ([], ["figures/digits-inflated-k2-latent-2d.png", "results/digits-latent_2d.json"]),
+    "task_3/train.py": (SMALL, ["results/digits-bernoulli-k2.json"]),
+    "task_3/latent_2d.py": ([], ["figures/digits-bernoulli-k2-latent-2d.png", "results/digits-latent_2d.json"]),
     "task_3/latent_pca.py": ([], ["figures/digits-inflated-k32-latent-pca.png", "results/digits-latent_pca.json"]),
     "task_3/interpolate.py": (
         [],
         ["figures/digits-inflated-k32-interpolation.png", "results/digits-interpolation.json"],
     ),
     "task_4/reconstruct.py": (["--images", "8"], ["results/digits-task_4a-inflated-k32.json"]),
-    "task_4/posterior.py": (["--images", "8"], ["results/digits-task_4a-inflated-k2.json"]),
+    "task_4/posterior.py": (["--images", "8"], ["results/digits-task_4a-bernoulli-k2.json"]),
     "task_4/complete.py": (["--images", "8"], ["results/digits-task_4b-inflated-k32.json"]),
 }
 
@@ -84,7 +84,7 @@ def test_help_from_any_directory(script, project, tmp_path, monkeypatch, capsys)
             "train it with: python task_1/train.py --latent-dim 7 --dataset digits",
         ),
         ("task_3/latent_2d.py", "digits-inflated-k32", "has K = 32, this figure needs K = 2"),
-        ("task_3/latent_pca.py", "digits-inflated-k2", "has K = 2, this figure needs K >= 10"),
+        ("task_3/latent_pca.py", "digits-bernoulli-k2", "has K = 2, this figure needs K >= 10"),
     ],
 )
 def test_missing_or_unfit_runs_are_explained(script, given, says, project):
