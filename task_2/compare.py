@@ -53,7 +53,8 @@ def main() -> None:
             scores = {"binary": binary_images(vae, mnist, options.images)}
         else:
             scores = {"grey_levels": grey_levels(vae, mnist, options.images)}
-        x_new = torch.cat([vae.images(vae.p_z.sample((500,))) for _ in range(len(mnist.test.x) // 500)])
+        z = vae.p_z.sample((len(mnist.test.x),))
+        x_new = torch.cat([vae.images(part) for part in z.split(500)])
         scores["frechet"] = ev.frechet_distance(classifier.features(x_new), real)
         scores |= ev.label_scores(label_probabilities(classifier, x_new))
         results["models"][likelihood] = scores | latents(vae, mnist)
