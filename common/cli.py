@@ -14,7 +14,7 @@ import torch
 from common.config import Config
 from common.errors import CheckpointError, UsageError, UserError
 from common.mnist import Mnist, load_mnist
-from common.runs import load_model, open_run, save_results
+from common.runs import load_model, open_run, save_model, save_results
 from common.training import fit
 from common.vae import VAE
 
@@ -56,6 +56,18 @@ def run_parser(doc: str, likelihood: str, latent_dim: int = 32) -> Parser:
     return result
 
 
+def count(at_least: int) -> Callable[[str], int]:
+    """A type for options: a whole number of at least so many."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < at_least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {at_least}")
+        return value
+
+    return parse
+
+
 def prepare(options: argparse.Namespace) -> tuple[Mnist, str]:
     """Load the data and settle device and threads."""
     if options.threads is not None:
@@ -77,11 +89,13 @@ def train(options: argparse.Namespace) -> str:
     mnist, device = prepare(options)
     run = config.run_name(mnist.name)
     with open_run(run) as folder:
-        results = fit(config, mnist, folder, device)
-        if results is None:
+        fitted = fit(config, mnist, folder, device)
+        if fitted is None:
             print(f"{run} has been trained before; delete {folder} to start again")
         else:
+            results, weights = fitted
             save_results(run, results)
+            save_model(folder, run, mnist.name, config, weights)  # last: it says that the run is complete
             epoch, test = results["best_epoch"], results["test"]["elbo"]
             print(f"wrote {folder / 'model.pt'}: best epoch {epoch}, test ELBO {test:.2f} nats per image")
     return run

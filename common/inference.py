@@ -45,19 +45,22 @@ def infer(vae: VAE, x: Tensor, mask: Tensor | None = None, starts: Iterable[int]
     decoder, which must be in eval mode and stays as it is, mixes no images. All images get the same noise, so that an
     image's result does not depend on its company.
     """
-    return best_of([_ascend(vae, x, mask, start) for start in starts])
+    return ranked([_ascend(vae, x, mask, start) for start in starts])[0]
 
 
-def best_of(results: list[Inferred]) -> Inferred:
-    """For each image the result with the best final average."""
-    best = torch.stack([result.objective for result in results]).argmax(dim=0)
-    rows = torch.arange(len(best), device=best.device)
+def ranked(results: list[Inferred]) -> list[Inferred]:
+    """The results of several starts sorted for each image, the one with the best final average first."""
+    order = torch.stack([result.objective for result in results]).argsort(dim=0, descending=True)  # (starts, N)
+    rows = torch.arange(order.shape[1], device=order.device)
 
-    def choose(parts: list[Tensor]) -> Tensor:
-        return torch.stack(parts)[best, rows]
+    def choose(parts: list[Tensor], rank: int) -> Tensor:
+        return torch.stack(parts)[order[rank], rows]
 
-    psi = Psi(*(choose([result.psi[i] for result in results]) for i in range(2)))
-    return Inferred(psi, *(choose([result[i] for result in results]) for i in range(1, 4)))
+    def at(rank: int) -> Inferred:
+        psi = Psi(*(choose([result.psi[i] for result in results], rank) for i in range(2)))
+        return Inferred(psi, *(choose([result[i] for result in results], rank) for i in range(1, 4)))
+
+    return [at(rank) for rank in range(len(results))]
 
 
 def _ascend(vae: VAE, x: Tensor, mask: Tensor | None, start: int) -> Inferred:

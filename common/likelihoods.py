@@ -116,14 +116,17 @@ class BetaLikelihood(Likelihood):
         return ((value - self.eps) / (1 - 2 * self.eps)).clamp(0, 1)
 
     def log_mass(self, p_x: Beta, x: Tensor) -> Tensor:
-        alpha, beta = p_x.concentration1.double().cpu().numpy(), p_x.concentration0.double().cpu().numpy()
+        alpha, beta = p_x.concentration1.double(), p_x.concentration0.double()
         low = torch.where(x <= 0, 0.0, self.observe(x.double() - STEP / 2))  # the ends belong to the end levels
         high = torch.where(x >= 1, 1.0, self.observe(x.double() + STEP / 2))
-        mass = torch.from_numpy(betainc(alpha, beta, high.cpu().numpy()) - betainc(alpha, beta, low.cpu().numpy()))
-        # where the difference drowns in rounding, the density in the cell's middle times its width, which is less
-        thin = p_x.log_prob((low + high).float() / 2).double() + (high - low).log()
-        mass = mass.to(x.device)
-        return torch.where(mass > 1e-9, mass.clamp_min(1e-9).log(), thin)
+        flip = low > alpha / (alpha + beta)  # by symmetry into the left tail, which is the accurate one
+        alpha, beta = torch.where(flip, beta, alpha), torch.where(flip, alpha, beta)
+        low, high = torch.where(flip, 1 - high, low), torch.where(flip, 1 - low, high)
+        alpha, beta, low, high = (part.cpu().numpy() for part in (alpha, beta, low, high))
+        mass = betainc(alpha, beta, high)
+        inner = low > 0
+        mass[inner] -= betainc(alpha[inner], beta[inner], low[inner])
+        return torch.from_numpy(mass).to(x.device).clamp_min(1e-300).log()
 
 
 class CategoricalLikelihood(Likelihood):
@@ -202,6 +205,13 @@ class InflatedBetaBinomial(Distribution):
         grey = (torch.binomial(torch.full_like(p, self.trials), p) + 1) / (LEVELS - 1)
         return torch.where(draw(self.black), 0.0, torch.where(draw(self.white), 1.0, grey))
 
+    def double(self) -> "InflatedBetaBinomial":
+        """The same in double precision, where differences of lgamma lose nothing."""
+        black, white, second, *shapes = (
+            part.double() for part in (self.black, self.white, self.second, *self.alphas, *self.betas)
+        )
+        return InflatedBetaBinomial(black, white, second, shapes[:2], shapes[2:])
+
     @property
     def mean(self) -> Tensor:
         first, second = (a / (a + b) for a, b in zip(self.alphas, self.betas, strict=True))
@@ -234,6 +244,9 @@ class Inflated(Likelihood):
         shapes[0] = shapes[0] + 1  # so that the components do not start as one
         alpha_1, beta_1, alpha_2, beta_2 = (between(shape, math.exp(-8), math.exp(8)) for shape in shapes)
         return InflatedBetaBinomial(black, white, second, [alpha_1, alpha_2], [beta_1, beta_2])
+
+    def log_mass(self, p_x: InflatedBetaBinomial, x: Tensor) -> Tensor:
+        return self.log_prob(p_x.double(), x.double())
 
 
 LIKELIHOODS: dict[str, Likelihood] = {

@@ -63,6 +63,8 @@ def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
     """
     if dataset == "digits":
         return _digits()
+    if data_dir and not Path(data_dir).is_dir():
+        raise DataError(f"--data-dir {data_dir}: there is no such folder")
     places = _places(data_dir)
     for folder in places:
         if found := _files_in(folder):

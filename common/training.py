@@ -1,5 +1,6 @@
 """Training: maximise the ELBO of the training images until that of the validation images stops rising."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from common.config import Config
 from common.errors import UserError
 from common.mnist import Mnist
-from common.runs import load_checkpoint, make_vae, save_checkpoint, save_model
+from common.runs import load_checkpoint, make_vae, save_checkpoint
 from common.vae import ELBO, VAE, elbo, start_from_marginals
 
 STATE = {"config", "dataset", "vae", "average", "optimiser", "stopping", "history", "best"}
@@ -107,26 +108,36 @@ def ramped_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor
     return update
 
 
-def fit(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> dict[str, Any] | None:
+def make_optimiser(vae: VAE, config: Config) -> torch.optim.AdamW:
+    betas = 0.9, config.beta_2
+    return torch.optim.AdamW(
+        vae.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def fit(
+    config: Config, mnist: Mnist, folder: Path, device: str = "cpu"
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Train to the end, going on from the folder's last complete epoch if there is one.
 
-    Returns the results as they stand in report/results, or None if the run had ended before. The test images are
-    touched once, after training. Raises UserError if the folder holds a run with other settings or values run wild.
+    Returns the results as they stand in report/results, and the best weights; or None if the run has a model.pt and
+    nothing is left to do. The test images are touched once, after training. Raises UserError if the folder holds a run
+    with other settings or values run wild.
     """
     run = config.run_name(mnist.name)
     torch.manual_seed(config.seed)
     x_train, x_val = mnist.train.x.to(device), mnist.val.x.to(device)
     vae = make_vae(config).to(device)
     average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
-    optimiser = torch.optim.AdamW(
-        vae.parameters(), config.learning_rate, (0.9, config.beta_2), weight_decay=config.weight_decay, fused=True
-    )
+    optimiser = make_optimiser(vae, config)
     stopping = EarlyStopping(config.patience, config.min_gain * vae.likelihood.creep, config.drops)
     history, best = [], None
 
     def end_epoch(started: float) -> None:
         nonlocal best
         measured = {"train": means(evaluate(average.module, x_train)), "val": means(evaluate(average.module, x_val))}
+        if not math.isfinite(measured["val"]["elbo"]):
+            raise FloatingPointError(f"validation ELBO is {measured['val']['elbo']}")
         history.append({"epoch": len(history), "seconds": time.perf_counter() - started, **measured})
         if stopping.update(measured["val"]["elbo"]):
             best = {name: value.clone() for name, value in average.module.state_dict().items()}
@@ -165,17 +176,16 @@ def fit(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> dict
             torch.manual_seed(1_000_003 * config.seed + len(history))  # the epoch's own: a resumed run is the same run
             try:
                 train_epoch(vae, average, optimiser, x_train, config)
+                end_epoch(started)
             except FloatingPointError as error:
                 raise UserError(f"{run}: epoch {len(history)}, {error}; {folder} has the last finite epoch") from error
-            end_epoch(started)
             bar.update()
         show(bar, history)
 
     average.module.load_state_dict(best)
-    save_model(folder, run, mnist.name, config, best)
     test = evaluate(average.module, mnist.test.x.to(device))
     standard_error = test.elbo.double().std().item() / len(test.elbo) ** 0.5
-    return {
+    results = {
         "run": run,
         "dataset": mnist.name,
         "likelihood": config.likelihood,
@@ -190,6 +200,7 @@ def fit(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> dict
         "versions": {module.__name__: module.__version__ for module in (torch, torchvision, numpy, matplotlib)},
         "threads": torch.get_num_threads(),
     }
+    return results, best
 
 
 def show(bar: tqdm, history: list[dict[str, Any]]) -> None:

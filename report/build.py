@@ -26,7 +26,18 @@ from common.mnist import ROOT
 from common.runs import RESULTS, sources, trained_runs
 
 REPORT = ROOT / "report"
-CODE = ["common", "task_1", "task_2", "task_3", "task_4", "README.md", "requirements.txt"]
+CODE = [
+    "common",
+    "task_1",
+    "task_2",
+    "task_3",
+    "task_4",
+    "report",
+    "tests",
+    "README.md",
+    "requirements.txt",
+    "pyproject.toml",
+]
 LIKELIHOODS = ["gaussian", "beta", "categorical", "bernoulli", "inflated"]
 IMAGES = ["curves", "reconstructions", "samples"]
 
@@ -50,7 +61,7 @@ STEPS = [
     *(training(9, f"task_2/train.py --likelihood {name}", f"{name}-k32") for name in LIKELIHOODS[1:]),
     Step(7, "task_2/train.py --likelihood bernoulli --seed 1", results=("bernoulli-k32-seed1",)),
     Step(7, "task_2/train.py --likelihood bernoulli --seed 2", results=("bernoulli-k32-seed2",)),
-    training(7, "task_3/train.py", "bernoulli-k2"),
+    training(7, "task_2/train.py --likelihood bernoulli --latent-dim 2", "bernoulli-k2"),
     Step(1, "task_2/train_classifier.py", results=("classifier",), models=("classifier", "classifier-left")),
     Step(2, "task_1/benchmark.py", results=("benchmark",)),
     Step(0.2, "task_1/curves.py", figures=("gaussian-k32-curves",)),
@@ -70,7 +81,7 @@ STEPS = [
     Step(2, "task_4/reconstruct.py --images 200", results=("task_4a-inflated-k32",)),
     Step(3, "task_4/reconstruct.py --images 1000 --run bernoulli-k32", results=("task_4a-bernoulli-k32",)),
     Step(2, "task_4/posterior.py", results=("task_4a-bernoulli-k2",), figures=("bernoulli-k2-posterior",)),
-    Step(0.5, "task_4/complete.py", figures=("inflated-k32-completions",)),
+    Step(0.5, "task_4/complete.py", figures=("inflated-k32-completions", "inflated-k32-more-completions")),
     *(
         Step(4, f"task_4/complete.py --images {n} --run {run}", (f"task_4b-{run}",), (f"{run}-worst-completions",))
         for n, run in ((200, "inflated-k32"), (1000, "bernoulli-k32"))
@@ -132,12 +143,12 @@ def build_pdf(target: Path = REPORT / "report.pdf", authors: Path = REPORT / "au
 
 
 def build_zip(target: Path = REPORT / "submission.zip") -> Path:
-    """The code and nothing else: no data, no weights, no caches."""
+    """The code with the results and figures of the report: no data, no weights, no caches."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in CODE:
             files = sorted((ROOT / name).rglob("*")) if (ROOT / name).is_dir() else [ROOT / name]
             for file in files:
-                if file.is_file() and "__pycache__" not in file.parts:
+                if file.is_file() and "__pycache__" not in file.parts and file.suffix not in (".zip", ".pdf"):
                     archive.write(file, file.relative_to(ROOT))
     print(f"wrote {target}")
     return target

@@ -26,7 +26,7 @@ from common.config import Config
 from common.errors import CheckpointError
 from common.mnist import Split
 from common.runs import load_results, make_vae, save_results
-from common.training import evaluate, ramped_average, train_epoch
+from common.training import evaluate, make_optimiser, ramped_average, train_epoch
 from common.vae import elbo
 
 PUBLISHED_EPOCHS, PUBLISHED_OBJECTIVE = 68, -95.08  # of the best public solution (github ladka6/gen-ai-hw3), Task 2d
@@ -75,7 +75,7 @@ def textbook_epoch(net: Textbook, train: DataLoader, val: DataLoader, batches: i
 def own_epoch(config: Config, train: Tensor, val: Tensor) -> dict[str, float]:
     vae = make_vae(config)
     average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
-    optimiser = torch.optim.AdamW(vae.parameters(), config.learning_rate, fused=True)
+    optimiser = make_optimiser(vae, config)
     train_epoch(vae, average, optimiser, train[:1280], config)  # warm up
     times = [time.perf_counter()]
     train_epoch(vae, average, optimiser, train, config)

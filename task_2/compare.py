@@ -34,9 +34,7 @@ SAMPLES = [1, 4, 16, 64, 256]  # importance samples
 @torch.no_grad()
 def main() -> None:
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--images", type=int, default=1000, help="test images for the importance-weighted bounds (1000)"
-    )
+    parser.add_argument("--images", type=cli.count(2), default=500, help="for the importance-weighted bounds (500)")
     options = parser.parse_args()
     mnist, device = cli.prepare(options)
     mnist = cli.mnist_on(mnist, device)

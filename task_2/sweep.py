@@ -19,7 +19,7 @@ from common.config import Config
 from common.likelihoods import STEP, BetaLikelihood, Gaussian
 from common.mnist import Mnist
 from common.runs import make_vae, save_results
-from common.training import evaluate, ramped_average, train_epoch
+from common.training import evaluate, make_optimiser, ramped_average, train_epoch
 from common.vae import start_from_marginals
 
 SETTINGS = [("gaussian", "sigma_min", Gaussian, value) for value in (0.05, 0.01, STEP)]
@@ -45,7 +45,7 @@ def main() -> None:
 def train_briefly(vae: torch.nn.Module, config: Config, mnist: Mnist, epochs: int) -> dict:
     start_from_marginals(vae, mnist.train.x)
     average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
-    optimiser = torch.optim.AdamW(vae.parameters(), config.learning_rate, fused=True)
+    optimiser = make_optimiser(vae, config)
     for _ in range(epochs):
         train_epoch(vae, average, optimiser, mnist.train.x, config)
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Task 4b: the right half of an image from its left half.
 
-Writes a figure of a few images, x | x_L and black | x_L and a sample x'_R | two more from other optimisations. With
---images N it scores N completions instead and writes report/results/task_4b-<run>.json and a figure of the worst.
+Writes a figure of a few images, x | x_L and black | x_L and a sample x'_R, and one with more completions of each.
+With --images N it scores N completions instead: report/results/task_4b-<run>.json, and a figure of the worst.
 """
 
 import sys
@@ -17,39 +17,42 @@ from common import cli
 from common.classifier import label_probabilities, load_classifier
 from common.evaluation import mean_and_se
 from common.figures import image_grid, save_figure
-from common.inference import Inferred, Psi, best_of, infer
+from common.inference import Inferred, Psi, infer, ranked
 from common.mnist import Mnist
 from common.runs import save_results
 from common.vae import VAE
 
 ROWS, DRAWS = 8, 100  # rows of the figures; z of each optimisation for the scores
 STARTS = range(4)  # separate optimisations of Psi for each image
-TITLES = ["$x$", "$x_L$", "$x_L, x'_R$", "another", "another"]
+TITLES = ["$x$", "$x_L$", "$x_L, x'_R$", "2nd", "3rd", "4th"]
 
 
 def main() -> None:
     parser = cli.run_parser(__doc__, "inflated")
-    parser.add_argument("--images", type=int, default=0, help="score the completions of so many test images")
+    parser.add_argument("--images", type=cli.count(ROWS), help="score the completions of so many test images")
     options = parser.parse_args()
     mnist, vae, run = cli.load(options)
     x = mnist.test.x[: options.images or ROWS]
     left = (torch.arange(28) < 14).expand(1, 1, 28, 28).to(x.device)  # the 14 left columns
-    found = [infer(vae, x, left, starts=[start]) for start in STARTS]  # Psi* from x_L alone, once for each start
+    found = ranked([infer(vae, x, left, starts=[start]) for start in STARTS])  # Psi* from x_L alone, the best first
     with torch.no_grad():
-        z = [part.psi.q_z().sample() for part in (best_of(found), *found[1:3])]  # z ~ q(Z|Psi*)
+        z = [part.psi.q_z().sample() for part in found]  # z ~ q(Z|Psi*)
         completed = [torch.where(left, x, vae.images(part)) for part in z]  # x_L with x'_R ~ p(X_R|z)
     columns = [x, torch.where(left, x, 0.0), *completed]
+    first = torch.arange(ROWS)
     if not options.images:
-        show(columns, torch.arange(ROWS), run, "completions")
+        show(columns[:3], first, run, "completions")
+        show(columns, first, run, "more-completions")
     else:
-        nats, results = score(mnist, vae, x, left, found, completed[0])
+        nats, results = score(mnist, vae, x, left, found, z[0])
         save_results(cli.name_for(mnist, f"task_4b-{options.run}"), results, run)
         show(columns, nats.argsort(descending=True)[:ROWS], run, "worst-completions")
 
 
 def show(columns: list[Tensor], rows: Tensor, run: str, name: str) -> None:
     grid = torch.stack([column[rows.to(column.device)] for column in columns], dim=1).flatten(0, 1)
-    save_figure(image_grid(grid, columns=len(columns), titles=TITLES, width=4.2), f"{run}-{name}", run)
+    figure = image_grid(grid, columns=len(columns), titles=TITLES[: len(columns)], width=0.85 * len(columns))
+    save_figure(figure, f"{run}-{name}", run)
 
 
 @torch.no_grad()
@@ -75,14 +78,14 @@ def predict(vae: VAE, x: Tensor, left: Tensor, found: list[Inferred]) -> tuple[T
     return torch.stack(nats), torch.stack(weights), torch.stack(images)
 
 
-def score(
-    mnist: Mnist, vae: VAE, x: Tensor, left: Tensor, found: list[Inferred], completed: Tensor
-) -> tuple[Tensor, dict]:
-    """Scores of the completions, per image in nats, and all as results."""
+@torch.no_grad()
+def score(mnist: Mnist, vae: VAE, x: Tensor, left: Tensor, found: list[Inferred], z: Tensor) -> tuple[Tensor, dict]:
+    """The weighted cross-entropy of each x_R, in nats, (N,), and all scores; z (N, K): a draw from the best q(Z|Psi*)."""
     nats, weights, mean_image = predict(vae, x, left, found)
     mixture = -((-nats).logsumexp(dim=1) - torch.tensor(float(nats.shape[1])).log())
     weighted = -(weights.log_softmax(dim=1) - nats).logsumexp(dim=1)
     y = mnist.test.y[: len(x)]
+    completed = torch.where(left, x, torch.cat([vae.likelihood.mean(vae.p_x(part)) for part in z.split(500)]))
     x_left = torch.where(left, x, 0.0).flatten(1)
     nearest = torch.cdist(x_left, torch.where(left, mnist.train.x, 0.0).flatten(1)).argmin(dim=1)
     neighbour = torch.where(left, x, mnist.train.x[nearest])

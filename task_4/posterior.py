@@ -36,7 +36,7 @@ SAMPLES = 2000  # for the importance-weighted check
 @torch.no_grad()
 def main() -> None:
     parser = cli.run_parser(__doc__, "bernoulli", latent_dim=2)
-    parser.add_argument("--images", type=int, default=100, help="test images to measure (100)")
+    parser.add_argument("--images", type=cli.count(8), default=100, help="test images to measure (100)")
     options = parser.parse_args()
     mnist, vae, run = cli.load(options)
     if len(vae.zeros) != 2:
@@ -64,7 +64,7 @@ def main() -> None:
         "share_within_two_errors": ((sampled - log_p).abs() < 2 * error + 1e-3).double().mean().item(),
     }
     save_results(cli.name_for(mnist, f"task_4a-{options.run}"), results, run)
-    gap = log_p - elbo_x
+    gap = elbo_psi - elbo_x
     chosen = [*gap.argsort()[len(gap) // 2 :][:2].tolist(), *gap.argsort()[-2:].tolist()]  # two usual, the two hardest
     figure, axes = plt.subplots(2, 4, figsize=(6.5, 3.4), height_ratios=[1, 2.2])
     for (top, bottom), i in zip(axes.T, chosen, strict=True):
@@ -76,11 +76,11 @@ def main() -> None:
 
 
 def log_joint(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
-    """log p(x|z) + log p(z) of one image x (1, 28, 28) for z (M, 2), in double precision: (M,)."""
+    """log p(x|z) + log p(z) of one image x (1, 28, 28) for z (M, 2), summed in double precision: (M,)."""
     parts = []
     for part in z.split(2000):
-        log_p = vae.likelihood.log_prob(vae.p_x(part), x.expand(len(part), -1, -1, -1)).sum(dim=(1, 2, 3))
-        parts.append(log_p.double() + vae.p_z.log_prob(part).sum(dim=1).double())
+        log_p = vae.likelihood.log_prob(vae.p_x(part), x.expand(len(part), -1, -1, -1)).double().sum(dim=(1, 2, 3))
+        parts.append(log_p + vae.p_z.log_prob(part).double().sum(dim=1))
     return torch.cat(parts)
 
 

@@ -24,7 +24,7 @@ ROWS, SAMPLES = 8, 200
 
 def main() -> None:
     parser = cli.run_parser(__doc__, "inflated")
-    parser.add_argument("--images", type=int, default=0, help="measure the gaps of so many test images")
+    parser.add_argument("--images", type=cli.count(2), help="measure the gaps of so many test images")
     options = parser.parse_args()
     mnist, vae, run = cli.load(options)
     x = mnist.test.x[: options.images or ROWS]

@@ -3,7 +3,7 @@ import torch
 from conftest import small_vae
 
 from common import inference
-from common.inference import Psi, best_of, infer
+from common.inference import Psi, infer, ranked
 from common.vae import start_from_marginals
 
 
@@ -70,8 +70,9 @@ def test_right_half_cannot_leak_into_psi(vae, images):
 
 def test_best_of_takes_each_image_from_its_better_start(vae, images):
     found = [infer(vae, images, starts=[start]) for start in (0, 1)]
-    best = best_of(found)
+    best, other = ranked(found)
     assert torch.equal(best.objective, torch.maximum(found[0].objective, found[1].objective))
+    assert torch.equal(other.objective, torch.minimum(found[0].objective, found[1].objective))
     for i, choice in enumerate((found[1].objective > found[0].objective).tolist()):
         assert torch.equal(best.psi.mean[i], found[choice].psi.mean[i])
         assert best.steps[i] == found[choice].steps[i]

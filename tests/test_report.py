@@ -96,7 +96,7 @@ def test_authors_may_be_absent_and_are_then_to_be_filled_in(tmp_path, monkeypatc
     assert "to be filled in" in SOURCE
 
 
-def test_zip_holds_the_code_and_nothing_else(tmp_path):
+def test_zip_holds_the_code_and_no_data(tmp_path):
     with zipfile.ZipFile(build.build_zip(tmp_path / "submission.zip")) as archive:
         names = archive.namelist()
     assert {"README.md", "requirements.txt", "task_1/train.py", "common/style.mplstyle"} <= set(names)

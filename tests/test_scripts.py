@@ -72,7 +72,6 @@ def call(project, tmp_path, monkeypatch):
 
 
 def test_no_script_is_missing_here():
-    assert list(COMMANDS) == sorted(COMMANDS, key=list(COMMANDS).index)
     assert sorted(COMMANDS) == SCRIPTS
 
 

@@ -9,7 +9,8 @@ from tqdm import tqdm
 from common import training
 from common.config import Config
 from common.errors import UserError
-from common.runs import load_model, open_run, save_results
+from common.likelihoods import LIKELIHOODS
+from common.runs import load_model, open_run, save_model, save_results
 from common.training import EarlyStopping, evaluate, fit
 
 RESULT_KEYS = [
@@ -27,8 +28,13 @@ def weights(run):
 
 
 def train(config, data, folder):
+    """As cli.train does it: the results, or None if there is nothing left to do."""
     folder.mkdir(parents=True, exist_ok=True)
-    return fit(config, data, folder)
+    fitted = fit(config, data, folder)
+    if fitted is None:
+        return None
+    save_model(folder, folder.name, data.name, config, fitted[1])
+    return fitted[0]
 
 
 def ends_at(values, **settings):
@@ -47,6 +53,16 @@ def test_stopping_on_synthetic_curves():
     assert ends_at([0, 50, 100, math.nan, math.nan, math.nan]) == 5
     assert ends_at([0, *range(1, 100)], min_gain=0.0) is None
     assert ends_at([-1000, -950, -900] + [-900] * 9) == 5  # only differences count
+
+
+def test_densities_need_more_gain_than_masses():
+    assert {name: likelihood.creep for name, likelihood in LIKELIHOODS.items()} == {
+        "gaussian": 5,
+        "beta": 5,
+        "categorical": 1,
+        "bernoulli": 1,
+        "inflated": 1,
+    }
 
 
 def test_stopping_after_drops_and_the_best_epoch():
@@ -130,7 +146,7 @@ def test_values_that_run_wild_stop_at_once_and_are_named(tiny_mnist, tmp_path, c
         estimate = real(*arguments, **keywords)
         return (
             estimate._replace(kl=estimate.kl * torch.nan, elbo=estimate.elbo * torch.nan)
-            if len(calls) == 10
+            if len(calls) == 6
             else estimate
         )
 
@@ -138,6 +154,28 @@ def test_values_that_run_wild_stop_at_once_and_are_named(tiny_mnist, tmp_path, c
     with pytest.raises(UserError, match=r"epoch 1, batch 3: elbo and kl not finite"):
         train(replace(config, batch_size=10), tiny_mnist, tmp_path / "runs" / "a")
     assert (tmp_path / "runs" / "a" / "state.pt").exists()
+
+
+def test_interruption_after_the_last_epoch_loses_nothing(tiny_mnist, tmp_path, config):
+    folder = tmp_path / "runs" / "a"
+    whole = train(config, tiny_mnist, folder)
+    (folder / "model.pt").unlink()
+    again = train(config, tiny_mnist, folder)
+    assert metrics(again) == metrics(whole)
+    assert again["test"] == whole["test"]
+
+
+def test_validation_that_runs_wild_is_named(tiny_mnist, tmp_path, config, monkeypatch):
+    real, calls = training.evaluate, []
+
+    def wild(vae, x):
+        values = real(vae, x)
+        calls.append(1)
+        return values._replace(elbo=values.elbo * torch.nan) if len(calls) == 4 else values  # epoch 1, validation
+
+    monkeypatch.setattr(training, "evaluate", wild)
+    with pytest.raises(UserError, match="epoch 1, validation ELBO is nan"):
+        train(config, tiny_mnist, tmp_path / "runs" / "a")
 
 
 def test_test_images_are_touched_once_and_only_training_images_are_learned_from(
