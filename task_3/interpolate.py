@@ -35,7 +35,7 @@ def main() -> None:
         columns.append(vae.images(z_lam))  # 4. x_lam ~ p(X|z_lam)
     columns.append(x_prime)
     grid = torch.stack(columns, dim=1).flatten(0, 1)  # (ROWS (BETWEEN + 2), 1, 28, 28), row by row
-    titles = ["x", *(f"$\\lambda$ = {lam:.3g}" for lam in torch.linspace(1, 0, BETWEEN)), "x'"]
+    titles = ["x", *(f"{lam:.3g}" for lam in torch.linspace(1, 0, BETWEEN)), "x'"]
     save_figure(image_grid(grid, columns=BETWEEN + 2, titles=titles), f"{run}-interpolation", run)
     classifier = load_classifier(cli.name_for(mnist, "classifier"), x.device)
     save_results(cli.name_for(mnist, "interpolation"), midpoints(vae, mnist.test, classifier), run)

@@ -80,7 +80,7 @@ def predict(vae: VAE, x: Tensor, left: Tensor, found: list[Inferred]) -> tuple[T
 
 @torch.no_grad()
 def score(mnist: Mnist, vae: VAE, x: Tensor, left: Tensor, found: list[Inferred], z: Tensor) -> tuple[Tensor, dict]:
-    """The weighted cross-entropy of each x_R, in nats, (N,), and all scores; z (N, K): a draw from the best q(Z|Psi*)."""
+    """The weighted cross-entropy of each x_R, in nats, (N,), and all scores; z (N, K): a draw of the best q(Z|Psi*)."""
     nats, weights, mean_image = predict(vae, x, left, found)
     mixture = -((-nats).logsumexp(dim=1) - torch.tensor(float(nats.shape[1])).log())
     weighted = -(weights.log_softmax(dim=1) - nats).logsumexp(dim=1)
