@@ -57,13 +57,13 @@ def training(minutes: float, command: str, run: str) -> Step:
 
 
 STEPS = [
-    training(7, "task_1/train.py", "gaussian-k32"),
-    *(training(9, f"task_2/train.py --likelihood {name}", f"{name}-k32") for name in LIKELIHOODS[1:]),
+    training(8, "task_1/train.py", "gaussian-k32"),
+    *(training(10, f"task_2/train.py --likelihood {name}", f"{name}-k32") for name in LIKELIHOODS[1:]),
     Step(7, "task_2/train.py --likelihood bernoulli --seed 1", results=("bernoulli-k32-seed1",)),
     Step(7, "task_2/train.py --likelihood bernoulli --seed 2", results=("bernoulli-k32-seed2",)),
     training(7, "task_2/train.py --likelihood bernoulli --latent-dim 2", "bernoulli-k2"),
     Step(1, "task_2/train_classifier.py", results=("classifier",), models=("classifier", "classifier-left")),
-    Step(2, "task_1/benchmark.py", results=("benchmark",)),
+    Step(4, "task_1/benchmark.py", results=("benchmark",)),
     Step(0.2, "task_1/curves.py", figures=("gaussian-k32-curves",)),
     Step(0.2, "task_1/reconstruct.py", figures=("gaussian-k32-reconstructions",)),
     Step(0.2, "task_1/sample.py", figures=("gaussian-k32-samples",)),
@@ -72,8 +72,8 @@ STEPS = [
         "task_2/figures.py",
         figures=(*(f"{run}-k32-{kind}" for run in LIKELIHOODS[1:] for kind in IMAGES), "bernoulli-k32-binary-samples"),
     ),
-    Step(4, "task_2/sweep.py", results=("sweep",)),
-    Step(8, "task_2/compare.py", results=("comparison",), figures=("comparison",)),
+    Step(2, "task_2/sweep.py", results=("sweep",)),
+    Step(4, "task_2/compare.py", results=("comparison",), figures=("comparison",)),
     Step(0.5, "task_3/latent_2d.py", results=("latent_2d",), figures=("bernoulli-k2-latent-2d",)),
     Step(0.5, "task_3/latent_pca.py", results=("latent_pca",), figures=("inflated-k32-latent-pca",)),
     Step(0.3, "task_3/interpolate.py", results=("interpolation",), figures=("inflated-k32-interpolation",)),

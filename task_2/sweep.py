@@ -28,7 +28,7 @@ SETTINGS += [("beta", "eps", BetaLikelihood, value) for value in (1 / 512, 1e-4,
 
 def main() -> None:
     parser = cli.parser(__doc__)
-    parser.add_argument("--max-epochs", type=int, default=2, help="of each training (2)")
+    parser.add_argument("--max-epochs", type=int, default=1, help="of each training (1)")
     options = parser.parse_args()
     mnist, _ = cli.prepare(options)
     rows = []
