@@ -69,7 +69,9 @@ def test_run_on_the_stand_in_breaks_the_build(report):
 
 
 def test_every_result_and_figure_of_the_report_has_a_step():
-    shown = set(re.findall(r'picture\("([^"]+)"', SOURCE)) | set(re.findall(r'image\("figures/([^"]+)\.png"', SOURCE))
+    galleries = re.findall(r'gallery\("([^"]+)"', SOURCE)
+    shown = {f"{run}-{kind}" for run in galleries for kind in ("reconstructions", "samples")}
+    shown |= set(re.findall(r'picture\("([^"]+)"', SOURCE)) | set(re.findall(r'image\("figures/([^"]+)\.png"', SOURCE))
     assert shown == {name for step in build.STEPS for name in step.figures}
     read = set(re.findall(r'results\("([^"]+)"\)', SOURCE)) - {"tried"}  # a record of what is no longer in the code
     assert read == {name for step in build.STEPS for name in step.results}
