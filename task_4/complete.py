@@ -9,13 +9,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import math
+
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli
 
 from common import cli
 from common.classifier import label_probabilities, load_classifier
-from common.evaluation import mean_and_se
+from common.evaluation import importance_bound, log_weights, mean_and_se, own_score
 from common.figures import image_grid, save_figure
 from common.inference import Inferred, Psi, infer, ranked
 from common.mnist import Mnist
@@ -69,7 +71,7 @@ def predict(vae: VAE, x: Tensor, left: Tensor, found: list[Inferred]) -> tuple[T
         p_x = vae.p_x(z)
         target = x[i : i + 1].expand(len(z), -1, -1, -1)
         log_left = torch.where(left, vae.likelihood.log_prob(p_x, target), 0.0).sum(dim=(1, 2, 3))
-        log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=2).logsumexp(dim=1)  # up to a constant
+        log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=2).logsumexp(dim=1) - math.log(len(found))
         mean = vae.likelihood.mean(p_x)
         soft = Bernoulli(mean.clamp(1e-4, 1 - 1e-4), validate_args=False).log_prob(target)
         nats.append(-torch.where(left, 0.0, soft).sum(dim=(1, 2, 3)))
@@ -82,8 +84,13 @@ def predict(vae: VAE, x: Tensor, left: Tensor, found: list[Inferred]) -> tuple[T
 def score(mnist: Mnist, vae: VAE, x: Tensor, left: Tensor, found: list[Inferred], z: Tensor) -> tuple[Tensor, dict]:
     """The weighted cross-entropy of each x_R, in nats, (N,), and all scores; z (N, K): a draw of the best q(Z|Psi*)."""
     nats, weights, mean_image = predict(vae, x, left, found)
-    mixture = -((-nats).logsumexp(dim=1) - torch.tensor(float(nats.shape[1])).log())
+    mixture = -importance_bound(-nats.T, nats.shape[1])
     weighted = -(weights.log_softmax(dim=1) - nats).logsumexp(dim=1)
+    # -log p(x_R|x_L) = log p(x_L) - log p(x), where x may be sampled from a q that has seen all of it
+    with torch.enable_grad():
+        q_x = infer(vae, x, starts=[0]).psi.q_z()
+    log_p = importance_bound(log_weights(vae, x, q_x, nats.shape[1], own_score(vae.likelihood)), nats.shape[1])
+    conditional = importance_bound(weights.T, nats.shape[1]) - log_p
     y = mnist.test.y[: len(x)]
     completed = torch.where(left, x, torch.cat([vae.likelihood.mean(vae.p_x(part)) for part in z.split(500)]))
     x_left = torch.where(left, x, 0.0).flatten(1)
@@ -107,6 +114,7 @@ def score(mnist: Mnist, vae: VAE, x: Tensor, left: Tensor, found: list[Inferred]
         "images": len(x),
         "draws": nats.shape[1],
         "cross_entropy_right": {"mixture": mean_and_se(mixture), "importance_weighted": mean_and_se(weighted)},
+        "conditional_nats_right": mean_and_se(conditional),
         "squared_error_right": {name: squared_error(guess) for name, guess in guesses.items()},
         "label_accuracy": {
             "original": accuracy("classifier", x),
