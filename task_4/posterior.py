@@ -28,7 +28,7 @@ from common.runs import save_results
 from common.vae import VAE
 
 COARSE, RANGE = 0.1, 5.0  # the first grid: its step, and how far it reaches from 0
-FINER, KEEP = 5, (60.0, 30.0)  # each refinement cuts cells in 5x5, and keeps those so many nats below the best
+FINER, KEEP = 5, (40.0, 20.0)  # each refinement cuts cells in 5x5, and keeps those so many nats below the best
 NODES = 24  # of the Gauss-Hermite rule in each direction
 SAMPLES = 2000  # for the importance-weighted check
 
