@@ -36,7 +36,7 @@ SAMPLES = 2000  # for the importance-weighted check
 @torch.no_grad()
 def main() -> None:
     parser = cli.run_parser(__doc__, "bernoulli", latent_dim=2)
-    parser.add_argument("--images", type=cli.count(8), default=100, help="test images to measure (100)")
+    parser.add_argument("--images", type=cli.count(8), default=60, help="test images to measure (60)")
     options = parser.parse_args()
     mnist, vae, run = cli.load(options)
     if len(vae.zeros) != 2:
