@@ -33,7 +33,7 @@ def test_pdf_is_built_and_has_all_headings(tmp_path, monkeypatch):
     assert 100_000 < path.stat().st_size < 5_000_000
     headings = json.loads(typst.query(ROOT / "report" / "report.typ", "heading", root=ROOT))
     titles = [json.dumps(heading["body"], ensure_ascii=False) for heading in headings]
-    found = [task for title in titles for task in re.findall(r"Task (\d[a-e]) —", title)]
+    found = [task for title in titles for task in re.findall(r'"Task (\d[a-e])"', title)]
     assert found == TASKS
     assert any("Task 5" in title for title in titles)
 
