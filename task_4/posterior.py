@@ -31,7 +31,6 @@ COARSE, RANGE = 0.1, 5.0  # the first grid: its step, and how far it reaches fro
 FINER, KEEP = 5, (40.0, 20.0)  # each refinement cuts cells in 5x5, and keeps those so many nats below the best
 MOST = 1000  # with more cells to refine the posterior is so broad that the grid is fine enough for it
 NODES = 24  # of the Gauss-Hermite rule in each direction
-STARTS = 12  # optimisations of each Psi: in a plane the modes lie far apart
 SAMPLES = 2000  # for the importance-weighted check
 
 
@@ -39,13 +38,16 @@ SAMPLES = 2000  # for the importance-weighted check
 def main() -> None:
     parser = cli.run_parser(__doc__, "bernoulli", latent_dim=2)
     parser.add_argument("--images", type=cli.count(8), default=40, help="test images to measure (40)")
+    parser.add_argument(
+        "--starts", type=cli.count(1), default=12, help="optimisations of each Psi: modes lie far apart (12)"
+    )
     options = parser.parse_args()
     mnist, vae, run = cli.load(options)
     if len(vae.zeros) != 2:
         raise UsageError(f"run '{run}' has K = {len(vae.zeros)}; the grid needs K = 2: --run bernoulli-k2")
     x = mnist.test.x[: options.images]
     with torch.enable_grad():
-        found = infer(vae, x, starts=range(STARTS))
+        found = infer(vae, x, starts=range(options.starts))
     q_psi, q_x = found.psi.q_z(), vae.q_z(x)
     log_p = torch.stack([exact_log_p(vae, image) for image in tqdm(x, desc="quadrature", unit="image")])
     elbo_psi, elbo_x = exact_elbo(vae, x, q_psi), exact_elbo(vae, x, q_x)

@@ -36,7 +36,7 @@ COMMANDS = {
         ["figures/digits-inflated-k32-interpolation.png", "results/digits-interpolation.json"],
     ),
     "task_4/reconstruct.py": (["--images", "8"], ["results/digits-task_4a-inflated-k32.json"]),
-    "task_4/posterior.py": (["--images", "8"], ["results/digits-task_4a-bernoulli-k2.json"]),
+    "task_4/posterior.py": (["--images", "8", "--starts", "1"], ["results/digits-task_4a-bernoulli-k2.json"]),
     "task_4/complete.py": (["--images", "8"], ["results/digits-task_4b-inflated-k32.json"]),
 }
 
