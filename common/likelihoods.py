@@ -27,6 +27,8 @@ class Likelihood(ABC):
 
     channels: int  # that the decoder returns per pixel
     creep = 1  # an ELBO that creeps up for long needs so many times min_gain to count as progress (training.fit)
+    objective = "ELBO"  # the name of what is maximised
+    grey_levels = True  # whether log_mass is there: p(X|z) says how probable each grey level is
     images = "samples"  # what a figure shows of p(X|z): "samples", or "means" where the task allows them
 
     @abstractmethod
@@ -162,6 +164,8 @@ class BernoulliLikelihood(Likelihood):
     """
 
     channels = 1
+    objective = "objective of 2d"
+    grey_levels = False
     images = "means"
 
     def p_x(self, raw: Tensor) -> Bernoulli:

@@ -57,7 +57,7 @@ def training(minutes: float, command: str, run: str) -> Step:
 
 
 STEPS = [
-    training(8, "task_1/train.py", "gaussian-k32"),
+    training(12, "task_1/train.py", "gaussian-k32"),
     *(training(10, f"task_2/train.py --likelihood {name}", f"{name}-k32") for name in LIKELIHOODS[1:]),
     Step(7, "task_2/train.py --likelihood bernoulli --seed 1", results=("bernoulli-k32-seed1",)),
     training(7, "task_2/train.py --likelihood bernoulli --latent-dim 2", "bernoulli-k2"),
@@ -82,8 +82,8 @@ STEPS = [
     Step(2, "task_4/posterior.py", results=("task_4a-bernoulli-k2",), figures=("bernoulli-k2-posterior",)),
     Step(0.5, "task_4/complete.py", figures=("inflated-k32-completions", "inflated-k32-more-completions")),
     *(
-        Step(4, f"task_4/complete.py --images {n} --run {run}", (f"task_4b-{run}",), (f"{run}-worst-completions",))
-        for n, run in ((200, "inflated-k32"), (1000, "bernoulli-k32"))
+        Step(m, f"task_4/complete.py --images {n} --run {run}", (f"task_4b-{run}",), (f"{run}-worst-completions",))
+        for m, n, run in ((4, 200, "inflated-k32"), (8, 1000, "bernoulli-k32"))
     ),
 ]
 

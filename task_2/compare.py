@@ -47,10 +47,10 @@ def main() -> None:
     results["real"] |= ev.label_scores(label_probabilities(classifier, mnist.test.x))
     for likelihood in tqdm(LIKELIHOODS, desc="models", unit="model"):
         vae = cli.load_run(Config(likelihood).run_name(mnist.name), device)
-        if likelihood == "bernoulli":  # says nothing about grey levels
-            scores = {"binary": binary_images(vae, mnist, options.images)}
-        else:
+        if vae.likelihood.grey_levels:
             scores = {"grey_levels": grey_levels(vae, mnist, options.images)}
+        else:
+            scores = {"binary": binary_images(vae, mnist, options.images)}
         z = vae.p_z.sample((len(mnist.test.x),))
         x_new = torch.cat([vae.images(part) for part in z.split(500)])
         scores["frechet"] = ev.frechet_distance(classifier.features(x_new), real)

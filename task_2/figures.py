@@ -29,8 +29,8 @@ def main() -> None:
         vae = cli.load_run(run, device)
         torch.manual_seed(0)
         results = load_results(run)
-        objective = "objective of 2d" if likelihood == "bernoulli" else "ELBO"
-        save_figure(elbo_curves(results["history"], results["best_epoch"], objective), f"{run}-curves", run)
+        curves = elbo_curves(results["history"], results["best_epoch"], vae.likelihood.objective)
+        save_figure(curves, f"{run}-curves", run)
         z, z_new = vae.q_z(x).sample(), vae.p_z.sample((64,))
         save_figure(pairs_grid(x, vae.images(z)), f"{run}-reconstructions", run)
         save_figure(image_grid(vae.images(z_new), columns=8), f"{run}-samples", run)
