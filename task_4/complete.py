@@ -25,6 +25,7 @@ from common.runs import save_results
 from common.vae import VAE
 
 ROWS, DRAWS = 8, 100  # rows of the figures; z of each optimisation for the scores
+SPREAD, WIDE_DRAWS = 1.7, 500  # wider proposals: q(Z|Psi*) is narrower than the posterior; chosen on validation images
 STARTS = range(4)  # separate optimisations of Psi for each image
 TITLES = ["$x$", "$x_L$", "$x_L, x'_R$", "2nd", "3rd", "4th"]
 
@@ -58,16 +59,21 @@ def show(columns: list[Tensor], rows: Tensor, run: str, name: str) -> None:
 
 
 @torch.no_grad()
-def predict(vae: VAE, x: Tensor, left: Tensor, found: list[Inferred]) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws of x_R for each image x (1, 28, 28), (N, M) in all, M = DRAWS for each of the optimisations.
+def predict(
+    vae: VAE, x: Tensor, left: Tensor, found: list[Inferred], draws: int = DRAWS, spread: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws of x_R for each image x (1, 28, 28), (N, M) in all, M = draws for each of the optimisations.
+
+    spread: a factor on the standard deviations of all q(Z|Psi*).
 
     Returns the soft cross-entropy of x_R under each draw, in nats, (N, M); the logarithms of the draws' importance
     weights p(x_L|z) p(z) / q(z), where q is the mixture of all q(Z|Psi*), (N, M); and the mean image over the draws.
     """
     nats, weights, images = [], [], []
     for i in range(len(x)):
-        q_z = Psi(*(torch.stack([part.psi[j][i] for part in found]) for j in range(2))).q_z()  # (4, K)
-        z = q_z.sample((DRAWS,)).flatten(0, 1)  # (M, K)
+        psi = Psi(*(torch.stack([part.psi[j][i] for part in found]) for j in range(2)))  # (4, K) each
+        q_z = psi._replace(log_sigma=psi.log_sigma + math.log(spread)).q_z()
+        z = q_z.sample((draws,)).flatten(0, 1)  # (M, K)
         p_x = vae.p_x(z)
         target = x[i : i + 1].expand(len(z), -1, -1, -1)
         log_left = torch.where(left, vae.likelihood.log_prob(p_x, target), 0.0).sum(dim=(1, 2, 3))
@@ -85,6 +91,8 @@ def score(mnist: Mnist, vae: VAE, x: Tensor, left: Tensor, found: list[Inferred]
     """The weighted cross-entropy of each x_R, in nats, (N,), and all scores; z (N, K): a draw of the best q(Z|Psi*)."""
     nats, weights, mean_image = predict(vae, x, left, found)
     mixture = -importance_bound(-nats.T, nats.shape[1])
+    wide_nats = predict(vae, x, left, found, WIDE_DRAWS, SPREAD)[0]
+    wide = -importance_bound(-wide_nats.T, wide_nats.shape[1])
     weighted = -(weights.log_softmax(dim=1) - nats).logsumexp(dim=1)
     # -log p(x_R|x_L) = log p(x_L) - log p(x), where x may be sampled from a q that has seen all of it
     with torch.enable_grad():
@@ -113,7 +121,13 @@ def score(mnist: Mnist, vae: VAE, x: Tensor, left: Tensor, found: list[Inferred]
     return weighted, {
         "images": len(x),
         "draws": nats.shape[1],
-        "cross_entropy_right": {"mixture": mean_and_se(mixture), "importance_weighted": mean_and_se(weighted)},
+        "wide_draws": wide_nats.shape[1],
+        "spread": SPREAD,
+        "cross_entropy_right": {
+            "mixture": mean_and_se(mixture),
+            "importance_weighted": mean_and_se(weighted),
+            "wide_mixture": mean_and_se(wide),
+        },
         "conditional_nats_right": mean_and_se(conditional),
         "squared_error_right": {name: squared_error(guess) for name, guess in guesses.items()},
         "label_accuracy": {
