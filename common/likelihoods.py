@@ -73,7 +73,7 @@ class Gaussian(Likelihood):
     """
 
     channels = 2
-    creep = 5  # a density gains as long as its peaks can get narrower
+    creep = 12  # a density gains as long as its peaks can get narrower
 
     def __init__(self, sigma_min: float = STEP):
         self.sigma_min = sigma_min
@@ -102,7 +102,7 @@ class BetaLikelihood(Likelihood):
     """
 
     channels = 2
-    creep = 5  # as for the Gaussian
+    creep = 12  # as for the Gaussian
 
     def __init__(self, eps: float = 1 / (2 * LEVELS)):
         self.eps = eps
@@ -192,11 +192,10 @@ class InflatedBetaBinomial(Distribution):
         log_grey = logsigmoid(-self.black) + logsigmoid(-self.white)  # neither black nor white
         inner = (x > 0) & (x < 1)  # one pixel in five: the costly part is computed for these alone
         v = (x[inner] * (LEVELS - 1)).round() - 1  # successes
-        parts = [
-            beta_binomial(v, self.trials, a[inner], b[inner]) for a, b in zip(self.alphas, self.betas, strict=True)
-        ]
+        parts = [log_sequence(v, self.trials, a[inner], b[inner]) for a, b in zip(self.alphas, self.betas, strict=True)]
         second = self.second[inner]
-        log_p = log_grey[inner] + torch.logaddexp(logsigmoid(-second) + parts[0], logsigmoid(second) + parts[1])
+        log_p = torch.logaddexp(logsigmoid(-second) + parts[0], logsigmoid(second) + parts[1])
+        log_p = log_grey[inner] + log_ways(v, self.trials) + log_p
         log_end = torch.where(x <= 0, logsigmoid(self.black), logsigmoid(-self.black) + logsigmoid(self.white))
         return log_end.masked_scatter(inner, log_p)
 
@@ -224,14 +223,22 @@ class InflatedBetaBinomial(Distribution):
         return torch.sigmoid(-self.black) * (white + (1 - white) * grey)
 
 
-def beta_binomial(v: Tensor, trials: int, alpha: Tensor, beta: Tensor) -> Tensor:
-    """log P(v successes in so many trials whose probability is Beta(alpha, beta) distributed)."""
+def log_beta(a: Tensor, b: Tensor) -> Tensor:
+    """The logarithm of the Beta function."""
+    return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
 
-    def log_beta(a: Tensor, b: Tensor) -> Tensor:
-        return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
 
-    ways = -math.log(trials + 1) - log_beta(v + 1, trials - v + 1)
-    return ways + log_beta(v + alpha, trials - v + beta) - log_beta(alpha, beta)
+def log_ways(v: Tensor, trials: int) -> Tensor:
+    """The logarithm of the number of orders of v successes in so many trials."""
+    return -math.log(trials + 1) - log_beta(v + 1, trials - v + 1)
+
+
+def log_sequence(v: Tensor, trials: int, alpha: Tensor, beta: Tensor) -> Tensor:
+    """log P(one order of v successes in so many trials whose probability is Beta(alpha, beta) distributed).
+
+    With log_ways added it is the beta-binomial's log P(v).
+    """
+    return log_beta(v + alpha, trials - v + beta) - log_beta(alpha, beta)
 
 
 class Inflated(Likelihood):

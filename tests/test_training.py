@@ -57,8 +57,8 @@ def test_stopping_on_synthetic_curves():
 
 def test_densities_need_more_gain_than_masses():
     assert {name: likelihood.creep for name, likelihood in LIKELIHOODS.items()} == {
-        "gaussian": 5,
-        "beta": 5,
+        "gaussian": 12,
+        "beta": 12,
         "categorical": 1,
         "bernoulli": 1,
         "inflated": 1,
