@@ -23,7 +23,7 @@ from common import cli
 from common.errors import UsageError
 from common.evaluation import importance_bound, mean_and_se, sample_mixture
 from common.figures import COLOURS, save_figure
-from common.inference import Inferred, infer, ranked
+from common.inference import infer, ranked
 from common.runs import save_results
 from common.vae import VAE
 
@@ -51,7 +51,7 @@ def main() -> None:
     q_psi, q_x = found[0].psi.q_z(), vae.q_z(x)
     log_p = torch.stack([exact_log_p(vae, image) for image in tqdm(x, desc="quadrature", unit="image")])
     elbo_psi, elbo_x = exact_elbo(vae, x, q_psi), exact_elbo(vae, x, q_x)
-    weights = mixture_weights(vae, x, found)
+    weights = mixture_weights(vae, x, [q_x, *(part.psi.q_z() for part in found)])
     sampled = importance_bound(weights, len(weights))
     error = (weights - sampled).exp().std(0) / len(weights) ** 0.5
     results = {
@@ -102,13 +102,13 @@ def exact_log_p(vae: VAE, x: Tensor) -> Tensor:
     return values.logsumexp(0) + 2 * math.log(step)
 
 
-def mixture_weights(vae: VAE, x: Tensor, found: list[Inferred]) -> Tensor:
-    """log [p(x|z) p(z) / q(z)] for each image of x (N, 1, 28, 28), where q is the mixture of what all its optimisations
-    found, so that no mode is lost that one of them has seen, each also WIDER times as wide: (M, N)."""
+def mixture_weights(vae: VAE, x: Tensor, candidates: list[Normal]) -> Tensor:
+    """log [p(x|z) p(z) / q(z)] for each image of x (N, 1, 28, 28), (M, N), where q is the mixture of the candidates,
+    each of batch shape (N, 2), and of the same WIDER times as wide: no mode is lost that one of them has seen."""
     columns = []
     for i in range(len(x)):
-        mean = torch.stack([part.psi.mean[i] for part in found]).repeat(2, 1)  # (2 starts, 2)
-        sigma = torch.stack([part.psi.log_sigma[i] for part in found]).exp()
+        mean = torch.stack([q.mean[i] for q in candidates]).repeat(2, 1)  # (2 candidates, 2)
+        sigma = torch.stack([q.stddev[i] for q in candidates])
         z, log_q = sample_mixture(Normal(mean, torch.cat([sigma, WIDER * sigma])), SAMPLES)
         columns.append(log_joint(vae, x[i], z) - log_q)
     return torch.stack(columns, dim=1)
