@@ -65,6 +65,16 @@ def log_weights(vae: VAE, x: Tensor, q_z: Normal, samples: int, score: Score, bl
     return torch.stack(columns, dim=1)
 
 
+def sample_mixture(q_z: Normal, samples: int) -> tuple[Tensor, Tensor]:
+    """Draws of the mixture of M normals with equal weights, q_z of batch shape (M, K): so many of each component.
+
+    Returns z (samples M, K) and log q(z) of the mixture (samples M,).
+    """
+    z = q_z.sample((samples,)).flatten(0, 1)
+    log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=2).logsumexp(dim=1) - math.log(len(q_z.mean))
+    return z, log_q
+
+
 def importance_bound(weights: Tensor, samples: int) -> Tensor:
     """log of the mean of the first samples weights: (N,), a lower bound of log p(x) (Burda et al. 2016)."""
     return weights[:samples].logsumexp(dim=0) - math.log(samples)

@@ -57,9 +57,12 @@ def training(minutes: float, command: str, run: str) -> Step:
 
 
 STEPS = [
-    training(12, "task_1/train.py", "gaussian-k32"),
+    training(8, "task_1/train.py", "gaussian-k32"),
     *(training(10, f"task_2/train.py --likelihood {name}", f"{name}-k32") for name in LIKELIHOODS[1:]),
-    Step(7, "task_2/train.py --likelihood bernoulli --seed 1", results=("bernoulli-k32-seed1",)),
+    *(
+        Step(9, f"task_2/train.py --likelihood bernoulli --seed {seed}", results=(f"bernoulli-k32-seed{seed}",))
+        for seed in (1, 2)
+    ),
     training(7, "task_2/train.py --likelihood bernoulli --latent-dim 2", "bernoulli-k2"),
     Step(1, "task_2/train_classifier.py", results=("classifier",), models=("classifier", "classifier-left")),
     Step(4, "task_1/benchmark.py", results=("benchmark",)),

@@ -17,7 +17,7 @@ from torch.distributions import Bernoulli
 
 from common import cli
 from common.classifier import label_probabilities, load_classifier
-from common.evaluation import importance_bound, log_weights, mean_and_se, own_score
+from common.evaluation import importance_bound, log_weights, mean_and_se, own_score, sample_mixture
 from common.figures import image_grid, save_figure
 from common.inference import Inferred, Psi, infer, ranked
 from common.mnist import Mnist
@@ -73,11 +73,10 @@ def predict(
     for i in range(len(x)):
         psi = Psi(*(torch.stack([part.psi[j][i] for part in found]) for j in range(2)))  # (4, K) each
         q_z = psi._replace(log_sigma=psi.log_sigma + math.log(spread)).q_z()
-        z = q_z.sample((draws,)).flatten(0, 1)  # (M, K)
+        z, log_q = sample_mixture(q_z, draws)  # (M, K), (M,)
         p_x = vae.p_x(z)
         target = x[i : i + 1].expand(len(z), -1, -1, -1)
         log_left = torch.where(left, vae.likelihood.log_prob(p_x, target), 0.0).sum(dim=(1, 2, 3))
-        log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=2).logsumexp(dim=1) - math.log(len(found))
         mean = vae.likelihood.mean(p_x)
         soft = Bernoulli(mean.clamp(1e-4, 1 - 1e-4), validate_args=False).log_prob(target)
         nats.append(-torch.where(left, 0.0, soft).sum(dim=(1, 2, 3)))
