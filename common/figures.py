@@ -67,8 +67,11 @@ def pairs_grid(x: Tensor, x_new: Tensor) -> Figure:
     return image_grid(both, columns=8, titles=["x", "x'"] * 4)
 
 
-def elbo_curves(history: list[dict[str, Any]], best_epoch: int, name: str = "ELBO") -> Figure:
-    """Training and validation ELBO by epoch: all epochs, and those after the steep beginning, enlarged."""
+def elbo_curves(history: list[dict[str, Any]], best_epoch: int, drops: list[int], name: str = "ELBO") -> Figure:
+    """Training and validation ELBO by epoch: all epochs, and those after the steep beginning, enlarged.
+
+    drops: the epochs after which the learning rate fell.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.6))
     late = max(1, len(history) // 6)
     for axis, rows in ((axes[0], history), (axes[1], history[late:])):
@@ -76,6 +79,8 @@ def elbo_curves(history: list[dict[str, Any]], best_epoch: int, name: str = "ELB
         axis.plot(epochs, [row["train"]["elbo"] for row in rows], color=COLOURS[1], label="training (50,000 images)")
         axis.plot(epochs, [row["val"]["elbo"] for row in rows], color=COLOURS[4], label="validation (10,000 images)")
         axis.axvline(best_epoch, color="grey", linestyle=":", label=f"best epoch: {best_epoch}")
+        for epoch in drops:
+            axis.axvline(epoch, color=COLOURS[2], lw=0.8, label="learning rate falls" if epoch == drops[0] else None)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"{name} / nats per image")

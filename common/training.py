@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from common.config import Config
 from common.errors import UserError
+from common.likelihoods import LIKELIHOODS
 from common.mnist import Mnist
 from common.runs import load_checkpoint, make_vae, save_checkpoint
 from common.vae import ELBO, VAE, elbo, start_from_marginals
@@ -56,6 +57,21 @@ class EarlyStopping:
     @property
     def stop(self) -> bool:
         return self.plateaus > self.drops
+
+
+def learning_rate_drops(results: dict[str, Any]) -> list[int]:
+    """The epochs of a finished run (a content of report/results/<run>.json) after which the learning rate fell."""
+    config = Config(**results["settings"])
+    stopping, ends = stopping_criterion(config), []
+    for row in results["history"]:
+        before = stopping.plateaus
+        stopping.update(row["val"]["elbo"])
+        ends += [row["epoch"]] * (stopping.plateaus - before)
+    return ends[: config.drops]
+
+
+def stopping_criterion(config: Config) -> EarlyStopping:
+    return EarlyStopping(config.patience, config.min_gain * LIKELIHOODS[config.likelihood].creep, config.drops)
 
 
 @torch.no_grad()
@@ -130,7 +146,7 @@ def fit(
     vae = make_vae(config).to(device)
     average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
     optimiser = make_optimiser(vae, config)
-    stopping = EarlyStopping(config.patience, config.min_gain * vae.likelihood.creep, config.drops)
+    stopping = stopping_criterion(config)
     history, best = [], None
 
     def end_epoch(started: float) -> None:

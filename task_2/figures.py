@@ -15,6 +15,7 @@ from common.config import Config
 from common.figures import elbo_curves, image_grid, pairs_grid, save_figure
 from common.likelihoods import LIKELIHOODS
 from common.runs import load_results
+from common.training import learning_rate_drops
 
 
 @torch.no_grad()
@@ -29,7 +30,8 @@ def main() -> None:
         vae = cli.load_run(run, device)
         torch.manual_seed(0)
         results = load_results(run)
-        curves = elbo_curves(results["history"], results["best_epoch"], vae.likelihood.objective)
+        drops = learning_rate_drops(results)
+        curves = elbo_curves(results["history"], results["best_epoch"], drops, vae.likelihood.objective)
         save_figure(curves, f"{run}-curves", run)
         z, z_new = vae.q_z(x).sample(), vae.p_z.sample((64,))
         save_figure(pairs_grid(x, vae.images(z)), f"{run}-reconstructions", run)

@@ -32,10 +32,11 @@ def test_mosaic_is_row_by_row():
     assert torch.equal(picture[28:, 28:56], images[4, 0])
 
 
-def test_curves_show_both_parts_and_the_best_epoch():
+def test_curves_show_both_parts_the_best_epoch_and_the_drops():
     history = [{"epoch": i, "train": {"elbo": -100.0 / (i + 1)}, "val": {"elbo": -110.0 / (i + 1)}} for i in range(20)]
-    for axis in elbo_curves(history, best_epoch=17).axes:
-        train, val, best = axis.lines
+    for axis in elbo_curves(history, best_epoch=17, drops=[8, 12]).axes:
+        train, val, best, *drops = axis.lines
+        assert [line.get_xdata()[0] for line in drops] == [8, 12]
         assert train.get_ydata()[-1] == -5
         assert val.get_ydata()[-1] == -5.5
         assert set(best.get_xdata()) == {17}

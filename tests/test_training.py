@@ -11,7 +11,7 @@ from common.config import Config
 from common.errors import UserError
 from common.likelihoods import LIKELIHOODS
 from common.runs import load_model, open_run, save_model, save_results
-from common.training import EarlyStopping, evaluate, fit
+from common.training import EarlyStopping, evaluate, fit, learning_rate_drops
 
 RESULT_KEYS = [
     *("run", "dataset", "likelihood", "latent_dim", "parameters", "settings", "history", "best_epoch", "stopped_by"),
@@ -71,6 +71,14 @@ def test_stopping_after_drops_and_the_best_epoch():
     stopping = EarlyStopping(patience=3, min_gain=0.01, drops=1)
     assert [stopping.update(value) for value in values] == [True, True, False, False, False, True, True, False, False]
     assert stopping.plateaus == 2
+
+
+def test_drops_are_found_again_in_the_history(config):
+    values = [0, 100, 100, 100, 100, 130, 130.5, 130, 130]
+    history = [{"epoch": epoch, "val": {"elbo": value}} for epoch, value in enumerate(values)]
+    for drops, epochs in ((2, [4, 8]), (1, [4]), (0, [])):
+        settings = replace(config, likelihood="bernoulli", patience=3, min_gain=0.01, drops=drops).to_dict()
+        assert learning_rate_drops({"settings": settings, "history": history}) == epochs
 
 
 def test_run_ends_by_patience_and_keeps_the_best_weights(tiny_mnist, tmp_path, config):
