@@ -190,14 +190,20 @@ class InflatedBetaBinomial(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         log_grey = logsigmoid(-self.black) + logsigmoid(-self.white)  # neither black nor white
-        inner = (x > 0) & (x < 1)  # one pixel in five: the costly part is computed for these alone
-        v = (x[inner] * (LEVELS - 1)).round() - 1  # successes
-        parts = [log_sequence(v, self.trials, a[inner], b[inner]) for a, b in zip(self.alphas, self.betas, strict=True)]
-        second = self.second[inner]
-        log_p = torch.logaddexp(logsigmoid(-second) + parts[0], logsigmoid(second) + parts[1])
-        log_p = log_grey[inner] + log_ways(v, self.trials) + log_p
+        inner = ((x > 0) & (x < 1)).flatten().nonzero().squeeze(1)  # one pixel in five: the costly part is for these
+
+        def pick(part: Tensor) -> Tensor:
+            return part.flatten().index_select(0, inner)
+
+        v = (pick(x) * (LEVELS - 1)).round() - 1  # successes
+        first, second = (
+            log_sequence(v, self.trials, pick(a), pick(b)) for a, b in zip(self.alphas, self.betas, strict=True)
+        )
+        logit = pick(self.second)
+        log_p = torch.logaddexp(logsigmoid(-logit) + first, logsigmoid(logit) + second)
+        log_p = pick(log_grey) + log_ways(v, self.trials) + log_p
         log_end = torch.where(x <= 0, logsigmoid(self.black), logsigmoid(-self.black) + logsigmoid(self.white))
-        return log_end.masked_scatter(inner, log_p)
+        return log_end.flatten().index_copy(0, inner, log_p).view_as(x)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         def draw(logits: Tensor) -> Tensor:
