@@ -86,7 +86,7 @@ def elbo_curves(history: list[dict[str, Any]], best_epoch: int, drops: list[int]
     axes[0].set_ylabel(f"{name} / nats per image")
     axes[0].set_title("all epochs")
     axes[1].set_title(f"from epoch {late}")
-    axes[1].legend(loc="lower right")
+    axes[0].legend(loc="lower right")  # below the plateau, where no curve is
     return figure
 
 

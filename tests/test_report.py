@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from common import runs
 from common.errors import UserError
+from common.likelihoods import LIKELIHOODS
 from report import build
 
 SOURCE = (ROOT / "report" / "report.typ").read_text()
@@ -89,6 +90,11 @@ def test_no_measured_number_is_typed_by_hand():
     allowed = {"1.7", "0.6915", "0.5", "0.01"}
     found = set(re.findall(r"(?<![\w.])\d+\.\d+", text)) - allowed
     assert not found
+
+
+def test_stopping_criterion_has_the_share_that_the_densities_were_trained_with():
+    for name in ("gaussian", "beta"):
+        assert f"#fixed({LIKELIHOODS[name].creep} * settings.min_gain, 3)" in SOURCE
 
 
 def test_authors_may_be_absent_and_are_then_to_be_filled_in(tmp_path, monkeypatch):
