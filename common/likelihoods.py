@@ -139,6 +139,8 @@ class CategoricalLikelihood(Likelihood):
     lies within bin j, keeps black black and white white.
     """
 
+    creep = 2  # a mass over grey values gains for long, too, and its epochs take longest
+
     def __init__(self, k: int = 8):
         self.channels = k
 
@@ -255,6 +257,7 @@ class Inflated(Likelihood):
     """
 
     channels = 7
+    creep = 2  # as for the Categorical
 
     def p_x(self, raw: Tensor) -> InflatedBetaBinomial:
         black, white, second, *shapes = raw.split(1, dim=1)

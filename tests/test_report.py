@@ -92,8 +92,8 @@ def test_no_measured_number_is_typed_by_hand():
     assert not found
 
 
-def test_stopping_criterion_has_the_share_that_the_densities_were_trained_with():
-    for name in ("gaussian", "beta"):
+def test_stopping_criterion_has_the_shares_that_the_models_were_trained_with():
+    for name in ("gaussian", "beta", "categorical", "inflated"):
         assert f"#fixed({LIKELIHOODS[name].creep} * settings.min_gain, 3)" in SOURCE
 
 
