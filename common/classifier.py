@@ -41,21 +41,22 @@ def train_classifier(mnist: Mnist, name: str, mask: Tensor | None = None, seed: 
     mask: bool (28, 28); the classifier sees only pixels where it is True, the others black.
     """
     torch.manual_seed(seed)
-    net = Classifier()
+    device = mnist.train.x.device
+    net = Classifier().to(device)
     steps = EPOCHS * -(-len(mnist.train.x) // BATCH)
     optimiser = torch.optim.Adam(net.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps)
-    visible = torch.ones(28, 28, dtype=torch.bool) if mask is None else mask
-    for _ in trange(EPOCHS, desc=f"classifier {name}", unit="epoch"):
-        for batch in torch.randperm(len(mnist.train.x)).split(BATCH):
-            shift = torch.randint(-2, 3, (2,)).tolist() if mask is None else (int(torch.randint(-2, 3, ())), 0)
-            x = mnist.train.x[batch].roll(shift, dims=(2, 3))
-            loss = cross_entropy(net(torch.where(visible, x, 0.0)), mnist.train.y[batch])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+    visible = torch.ones(28, 28, dtype=torch.bool, device=device) if mask is None else mask.to(device)
     with open_run(name) as folder:
+        for _ in trange(EPOCHS, desc=f"classifier {name}", unit="epoch"):
+            for batch in torch.randperm(len(mnist.train.x)).split(BATCH):
+                shift = torch.randint(-2, 3, (2,)).tolist() if mask is None else (int(torch.randint(-2, 3, ())), 0)
+                x = mnist.train.x[batch].roll(shift, dims=(2, 3))
+                loss = cross_entropy(net(torch.where(visible, x, 0.0)), mnist.train.y[batch])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
         save_checkpoint(folder / "model.pt", {"weights": net.state_dict()})
     parts = {"val": mnist.val, "test": mnist.test}
     predicted = {part: label_probabilities(net, torch.where(visible, data.x, 0.0)) for part, data in parts.items()}
@@ -66,12 +67,11 @@ def train_classifier(mnist: Mnist, name: str, mask: Tensor | None = None, seed: 
 
 def load_classifier(name: str, device: str = "cpu") -> Classifier:
     """Raises CheckpointError, with the command that trains it, if there is none."""
-    try:
-        weights = load_checkpoint(find_model(name), {"weights"})["weights"]
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; train it with: python task_2/train_classifier.py") from error
     net = Classifier()
-    net.load_state_dict(weights)
+    try:
+        net.load_state_dict(load_checkpoint(find_model(name), {"weights"})["weights"])
+    except (CheckpointError, RuntimeError) as error:
+        raise CheckpointError(f"{error}; train it with: python task_2/train_classifier.py") from error
     return net.to(device).eval().requires_grad_(False)
 
 

@@ -1,6 +1,7 @@
 """Command lines: one parser for training, generated from Config, and one for the scripts that use a trained run."""
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from common import runs
 from common.config import Config
 from common.errors import CheckpointError, UsageError, UserError
 from common.mnist import Mnist, load_mnist
@@ -89,6 +91,8 @@ def train(options: argparse.Namespace) -> str:
     mnist, device = prepare(options)
     run = config.run_name(mnist.name)
     with open_run(run) as folder:
+        if not (runs.RESULTS / f"{run}.json").is_file():
+            (folder / "model.pt").unlink(missing_ok=True)  # complete with its results only: fit gives both again
         fitted = fit(config, mnist, folder, device)
         if fitted is None:
             print(f"{run} has been trained before; delete {folder} to start again")
@@ -152,6 +156,6 @@ def main(script: Callable[[], None]) -> None:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        command = " ".join(["python", *sys.argv])
-        print(f"\ninterrupted; complete epochs are kept. Go on with: {command}", file=sys.stderr)
+        command = shlex.join(["python", *sys.argv])
+        print(f"\ninterrupted; a training goes on after its last complete epoch with: {command}", file=sys.stderr)
         sys.exit(130)

@@ -19,7 +19,7 @@ class Config:
 
     likelihood: str = field(metadata={"help": f"p(X|z): {', '.join(LIKELIHOODS)}"})
     latent_dim: int = setting(32, "K, the dimensions of the latent space", at_least=2)
-    width: int = setting(32, "channels of the convolutions on 7x7", at_least=1)
+    width: int = setting(32, "channels of the convolutions on 7x7", at_least=2)
     hidden: int = setting(256, "units of the dense layers", at_least=1)
     batch_size: int = setting(128, "images per step", at_least=1)
     learning_rate: float = setting(2e-3, "of AdamW, until the first plateau of the validation ELBO", at_least=1e-9)
@@ -28,7 +28,9 @@ class Config:
     max_grad_norm: float = setting(1000.0, "longer gradients are cut: a safety net for densities", at_least=1e-9)
     ema_decay: float = setting(0.998, "of the average of the weights, which is what is evaluated and kept", below=1)
     patience: int = setting(3, "a plateau: so many epochs without enough improvement", at_least=1)
-    min_gain: float = setting(0.002, "enough: this share of the validation ELBO's gain since epoch 0", below=1)
+    min_gain: float = setting(
+        0.002, "enough: this share, times the likelihood's creep, of the validation ELBO's gain since epoch 0", below=1
+    )
     drops: int = setting(2, "at so many plateaus the learning rate falls; at the next the training ends")
     drop_factor: float = setting(0.25, "by which the learning rate falls", at_least=1e-9, below=1)
     max_epochs: int = setting(200, "stop after so many epochs in any case")

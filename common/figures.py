@@ -1,6 +1,7 @@
 """Figures: image grids in MNIST's own greys, ELBO curves and latent scatters, all in one style."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -32,7 +34,10 @@ def save_figure(figure: Figure, name: str, *runs: str) -> Path:
         figure.text(0.5, 0.5, "digits stand-in, not MNIST", color="red", ha="center", rotation=30, alpha=0.5)
     path = FIGURES / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None, "Source": json.dumps(sources(runs))})
+    temporary = path.with_suffix(".tmp")
+    metadata = {"Software": None, "Source": json.dumps(sources(runs))}
+    figure.savefig(temporary, format="png", metadata=metadata)
+    os.replace(temporary, path)
     plt.close(figure)
     print(f"wrote {path}")
     return path
@@ -55,16 +60,21 @@ def image_grid(images: Tensor, columns: int, titles: list[str] | None = None, wi
     return figure
 
 
+def columns_grid(columns: list[Tensor], titles: list[str], width: float = 6.0) -> Figure:
+    """Each of columns (N, 1, 28, 28) as a column of image_grid: a row shows what belongs together."""
+    return image_grid(torch.stack(columns, dim=1).flatten(0, 1), len(columns), titles, width)
+
+
 def mosaic(images: Tensor, columns: int) -> Tensor:
     """images (N, 1, 28, 28) put together, row by row, to one picture (28 N / columns, 28 columns)."""
     rows = images.cpu().view(-1, columns, 28, 28)
     return rows.transpose(1, 2).reshape(-1, columns * 28)
 
 
-def pairs_grid(x: Tensor, x_new: Tensor) -> Figure:
-    """32 images, each with its reconstruction at its right side, in 8 rows of 4 pairs; both (32, 1, 28, 28)."""
+def pairs_grid(x: Tensor, x_new: Tensor, name: str = "x'") -> Figure:
+    """32 images, each with its reconstruction (name) at its right, in 8 rows of 4 pairs; both (32, 1, 28, 28)."""
     both = [image for pair in zip(x, x_new, strict=True) for image in pair]
-    return image_grid(both, columns=8, titles=["x", "x'"] * 4)
+    return image_grid(both, columns=8, titles=["x", name] * 4)
 
 
 def elbo_curves(history: list[dict[str, Any]], best_epoch: int, drops: list[int], name: str = "ELBO") -> Figure:
@@ -81,9 +91,8 @@ def elbo_curves(history: list[dict[str, Any]], best_epoch: int, drops: list[int]
         axis.axvline(best_epoch, color="grey", linestyle=":", label=f"best epoch: {best_epoch}")
         for epoch in drops:
             axis.axvline(epoch, color=COLOURS[2], lw=0.8, label="learning rate falls" if epoch == drops[0] else None)
-        axis.set_xlabel("epoch")
+        axis.set(xlabel="epoch", ylabel=f"{name} / nats per image")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(f"{name} / nats per image")
     axes[0].set_title("all epochs")
     axes[1].set_title(f"from epoch {late}")
     axes[0].legend(loc="lower right")  # below the plateau, where no curve is
@@ -94,8 +103,7 @@ def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
     """points (N, 2), one colour and marker for each digit."""
     for digit in range(10):
         chosen = (labels == digit).cpu().numpy()
-        axis.scatter(
-            *points.cpu().numpy()[chosen].T, s=12, color=COLOURS[digit], marker=MARKERS[digit], label=str(digit), lw=0
-        )
+        style = {"color": COLOURS[digit], "marker": MARKERS[digit], "alpha": 0.7, "lw": 0}
+        axis.scatter(*points.cpu().numpy()[chosen].T, s=12, label=str(digit), **style)
     axis.set_aspect("equal")
     axis.legend(title="digit", markerscale=1.5, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)

@@ -50,7 +50,8 @@ def infer(vae: VAE, x: Tensor, mask: Tensor | None = None, starts: Iterable[int]
 
 def ranked(results: list[Inferred]) -> list[Inferred]:
     """The results of several starts sorted for each image, the one with the best final average first."""
-    order = torch.stack([result.objective for result in results]).argsort(dim=0, descending=True)  # (starts, N)
+    objectives = torch.stack([result.objective for result in results]).nan_to_num(-torch.inf)  # (starts, N)
+    order = objectives.argsort(dim=0, descending=True)
     rows = torch.arange(order.shape[1], device=order.device)
 
     def choose(parts: list[Tensor], rank: int) -> Tensor:
@@ -65,7 +66,7 @@ def ranked(results: list[Inferred]) -> list[Inferred]:
 
 def _ascend(vae: VAE, x: Tensor, mask: Tensor | None, start: int) -> Inferred:
     """One optimisation of each image. An image that has stopped leaves the tensors."""
-    n, k, device = len(x), len(vae.zeros), x.device
+    n, k, device = len(x), vae.latent_dim, x.device
     generator = torch.Generator().manual_seed(start)
     mean = torch.randn(k, generator=generator).to(device) if start else torch.zeros(k, device=device)
     psi = Psi(mean.repeat(n, 1).requires_grad_(), torch.zeros(n, k, device=device).requires_grad_())
@@ -108,7 +109,7 @@ def _window(
     sums = 0
     for _ in range(WINDOW):
         q_z = psi.q_z()
-        noise = torch.randn(len(vae.zeros), generator=generator).to(x.device)
+        noise = torch.randn(vae.latent_dim, generator=generator).to(x.device)
         estimate = elbo(vae, x, q_z, mask, z=q_z.mean + q_z.stddev * noise).elbo
         optimiser.zero_grad()
         (-estimate.sum()).backward()

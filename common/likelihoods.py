@@ -1,4 +1,4 @@
-"""The choices of p(X|z): one class each. Everything else loops over LIKELIHOODS and knows none of them by name.
+"""The choices of p(X|z): one class each. Everything else loops over LIKELIHOODS; names are for a task's own default.
 
 A new likelihood is one class that says how many channels per pixel it wants from the decoder, how these become a
 distribution, and what a pixel is to that distribution (observe) and back (render); and one entry in LIKELIHOODS.
@@ -26,7 +26,7 @@ class Likelihood(ABC):
     """p(X_d|z) for one pixel, given the decoder's raw channels for that pixel."""
 
     channels: int  # that the decoder returns per pixel
-    creep = 1  # an ELBO that creeps up for long needs so many times min_gain to count as progress (training.fit)
+    creep = 1  # an ELBO that creeps up for long needs so many times min_gain to count as progress
     objective = "ELBO"  # the name of what is maximised
     grey_levels = True  # whether log_mass is there: p(X|z) says how probable each grey level is
     images = "samples"  # what a figure shows of p(X|z): "samples", or "means" where the task allows them
@@ -128,7 +128,10 @@ class BetaLikelihood(Likelihood):
         mass = betainc(alpha, beta, high)
         inner = low > 0
         mass[inner] -= betainc(alpha[inner], beta[inner], low[inner])
-        return torch.from_numpy(mass).to(x.device).clamp_min(1e-300).log()
+        mass = torch.from_numpy(mass).to(x.device)
+        # in tails beyond the range of floats: the density at the midpoint times the cell's width
+        midpoint = self.log_prob(p_x, x).double() + math.log((1 - 2 * self.eps) * STEP)
+        return torch.where(mass > 1e-300, mass.clamp_min(1e-300).log(), midpoint)
 
 
 class CategoricalLikelihood(Likelihood):
@@ -192,19 +195,20 @@ class InflatedBetaBinomial(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         log_grey = logsigmoid(-self.black) + logsigmoid(-self.white)  # neither black nor white
-        inner = ((x > 0) & (x < 1)).flatten().nonzero().squeeze(1)  # one pixel in five: the costly part is for these
+        level = (x * (LEVELS - 1)).round()
+        inner = ((level > 0) & (level < LEVELS - 1)).flatten().nonzero().squeeze(1)  # one in five; the costly part
 
         def pick(part: Tensor) -> Tensor:
             return part.flatten().index_select(0, inner)
 
-        v = (pick(x) * (LEVELS - 1)).round() - 1  # successes
+        v = pick(level) - 1  # successes
         first, second = (
             log_sequence(v, self.trials, pick(a), pick(b)) for a, b in zip(self.alphas, self.betas, strict=True)
         )
         logit = pick(self.second)
         log_p = torch.logaddexp(logsigmoid(-logit) + first, logsigmoid(logit) + second)
         log_p = pick(log_grey) + log_ways(v, self.trials) + log_p
-        log_end = torch.where(x <= 0, logsigmoid(self.black), logsigmoid(-self.black) + logsigmoid(self.white))
+        log_end = torch.where(level <= 0, logsigmoid(self.black), logsigmoid(-self.black) + logsigmoid(self.white))
         return log_end.flatten().index_copy(0, inner, log_p).view_as(x)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008

@@ -63,9 +63,12 @@ def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
     """
     if dataset == "digits":
         return _digits()
-    if data_dir and not Path(data_dir).is_dir():
-        raise DataError(f"--data-dir {data_dir}: there is no such folder")
-    places = _places(data_dir)
+    for named_by, folder in (("--data-dir", data_dir), (f"${ENVIRONMENT}", os.environ.get(ENVIRONMENT))):
+        if folder:
+            if found := _files_in(Path(folder)):
+                return _from_files(found)
+            raise DataError(f"{named_by} is {folder}, where MNIST's four files are not; name their folder or none")
+    places = [ROOT / "data", ROOT.parent / "shared" / "mnist"]
     for folder in places:
         if found := _files_in(folder):
             return _from_files(found)
@@ -82,11 +85,6 @@ def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
     return _digits()
 
 
-def _places(data_dir: Path | None) -> list[Path]:
-    named = [data_dir, os.environ.get(ENVIRONMENT)]
-    return [ROOT / "data", *(Path(place) for place in named if place), ROOT.parent / "shared" / "mnist"]
-
-
 def _files_in(folder: Path) -> dict[str, Path]:
     """The four files in the folder, or in MNIST/raw below it, where torchvision puts them; {} if there is none."""
     for place in (folder, folder / "MNIST" / "raw"):
@@ -97,7 +95,10 @@ def _files_in(folder: Path) -> dict[str, Path]:
                     found[name] = path
         if found:
             if missing := CHECKSUMS.keys() - found.keys():
-                raise DataError(f"{place} holds a part of MNIST only: {', '.join(sorted(missing))} (or .gz) missing")
+                raise DataError(
+                    f"{place} holds a part of MNIST only: {', '.join(sorted(missing))} (or .gz) missing; put them "
+                    "there, or take the others away, too, to download all four"
+                )
             return found
     return {}
 
@@ -111,7 +112,7 @@ def _from_files(found: dict[str, Path]) -> Mnist:
 
 def _read_idx(path: Path, name: str) -> np.ndarray:
     """Read one IDX file, raw or .gz, and check that it is, byte for byte, the file of that name."""
-    remedy = "delete it and start again to download it, or put an intact copy in its place"
+    remedy = "put an intact copy in its place, or delete it and the other three to download all four"
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -133,7 +134,7 @@ def _read_idx(path: Path, name: str) -> np.ndarray:
 
 
 def _download(target: Path) -> Mnist:
-    """Download with torchvision into a temporary folder; the files move to target only when they are complete."""
+    """Download with torchvision into a temporary folder, which moves to target at once when it is complete."""
     target.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)
@@ -142,8 +143,7 @@ def _download(target: Path) -> Mnist:
             MNIST(folder, download=True)
             found = _files_in(Path(folder))
             mnist = _from_files(found)
-            for path in found.values():
-                os.replace(path, target / path.name)
+            os.replace(Path(folder) / "MNIST", target / "MNIST")
     except RuntimeError as error:  # what torchvision raises when no mirror answers
         raise ConnectionError(str(error).strip()) from error
     finally:

@@ -80,7 +80,7 @@ def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
         found = content.get("format", "none") if isinstance(content, dict) else "none"
         raise CheckpointError(f"{path}: format is {found}, expected {FORMAT}; delete it and train again")
     if content.keys() != keys | {"format"}:
-        raise CheckpointError(f"{path}: holds {sorted(content)}, expected {sorted(keys)}; delete it and train again")
+        raise CheckpointError(f"{path}: holds {sorted(content)}, expected {sorted(keys)}: it is of another kind")
     return content
 
 
@@ -100,7 +100,7 @@ def find_model(run: str) -> Path:
 def load_model(run: str, device: torch.device | str = "cpu") -> tuple[VAE, Config]:
     """A trained model in eval mode, with its settings.
 
-    Raises CheckpointError saying how to train the run if there is none, or what is wrong with its file.
+    Raises CheckpointError if there is none, or saying what is wrong with its file.
     """
     path = find_model(run)
     content = load_checkpoint(path, {"run", "dataset", "config", "weights"})

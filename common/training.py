@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from common.config import Config
-from common.errors import UserError
+from common.errors import CheckpointError, UserError
 from common.likelihoods import LIKELIHOODS
 from common.mnist import Mnist
 from common.runs import load_checkpoint, make_vae, save_checkpoint
@@ -84,7 +84,7 @@ def evaluate(vae: VAE, x: Tensor, batch_size: int = 500) -> ELBO:
     was_training = vae.training
     vae.eval()
     generator = torch.Generator().manual_seed(EVALUATION_SEED)
-    noise = torch.randn(len(x), len(vae.zeros), generator=generator).to(x.device)
+    noise = torch.randn(len(x), vae.latent_dim, generator=generator).to(x.device)
     parts = []
     for x_part, noise_part in zip(x.split(batch_size), noise.split(batch_size), strict=True):
         q_z = vae.q_z(x_part)
@@ -124,11 +124,79 @@ def ramped_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor
     return update
 
 
-def make_optimiser(vae: VAE, config: Config) -> torch.optim.AdamW:
+def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedModel, torch.optim.AdamW]:
+    """A new model, the average of its weights, which is what is evaluated and kept, and its optimiser."""
+    vae = make_vae(config).to(device)
+    average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
     betas = 0.9, config.beta_2
-    return torch.optim.AdamW(
+    optimiser = torch.optim.AdamW(
         vae.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True
     )
+    return vae, average, optimiser
+
+
+class Training:
+    """A training between two epochs; state.pt has all of it, to go on from."""
+
+    def __init__(self, config: Config, mnist: Mnist, device: str):
+        self.config, self.dataset = config, mnist.name
+        self.x_train, self.x_val = mnist.train.x.to(device), mnist.val.x.to(device)
+        torch.manual_seed(config.seed)
+        self.vae, self.average, self.optimiser = make_learner(config, device)
+        self.stopping = stopping_criterion(config)
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Tensor] = {}
+
+    @property
+    def ended(self) -> bool:
+        return self.stopping.stop or len(self.history) > self.config.max_epochs
+
+    def epoch(self) -> None:
+        """Learn (at epoch 0: start from the marginals), evaluate, and keep the weights if they are the best so far.
+
+        Raises FloatingPointError if a value runs wild; then this epoch is no part of the history.
+        """
+        started = time.perf_counter()
+        if self.history:
+            self.optimiser.param_groups[0]["lr"] = (
+                self.config.learning_rate * self.config.drop_factor**self.stopping.plateaus
+            )
+            torch.manual_seed(1_000_003 * self.config.seed + len(self.history))  # a resumed run is the same run
+            train_epoch(self.vae, self.average, self.optimiser, self.x_train, self.config)
+        else:
+            start_from_marginals(self.vae, self.x_train)
+            self.average.module.load_state_dict(self.vae.state_dict())
+        vae = self.average.module
+        measured = {"train": means(evaluate(vae, self.x_train)), "val": means(evaluate(vae, self.x_val))}
+        for part, name in (("train", "training"), ("val", "validation")):
+            if not math.isfinite(measured[part]["elbo"]):
+                raise FloatingPointError(f"{name} ELBO is {measured[part]['elbo']}")
+        self.history.append({"epoch": len(self.history), "seconds": time.perf_counter() - started, **measured})
+        if self.stopping.update(measured["val"]["elbo"]):
+            self.best = {name: value.clone() for name, value in vae.state_dict().items()}
+
+    def save(self, path: Path) -> None:
+        state = {"vae": self.vae, "average": self.average, "optimiser": self.optimiser}
+        state = {name: part.state_dict() for name, part in state.items()}
+        state |= {"stopping": vars(self.stopping), "history": self.history, "best": self.best}
+        save_checkpoint(path, {"config": self.config.to_dict(), "dataset": self.dataset, **state})
+
+    def load(self, path: Path) -> None:
+        """Raises UserError if the file holds a training with other settings, CheckpointError if it is damaged."""
+        state = load_checkpoint(path, STATE)
+        try:
+            different = self.config.differences(Config(**state["config"]))
+        except TypeError as error:
+            raise CheckpointError(f"{path}: has other settings than this code ({error}); delete it") from error
+        if different:
+            raise UserError(
+                f"{path.parent} holds a run with other settings: {', '.join(different)} differ; "
+                "use the settings that it was started with, or delete the folder to start again"
+            )
+        for name in ("vae", "average", "optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        vars(self.stopping).update(state["stopping"])
+        self.history, self.best = state["history"], state["best"]
 
 
 def fit(
@@ -140,84 +208,43 @@ def fit(
     nothing is left to do. The test images are touched once, after training. Raises UserError if the folder holds a run
     with other settings or values run wild.
     """
-    run = config.run_name(mnist.name)
-    torch.manual_seed(config.seed)
-    x_train, x_val = mnist.train.x.to(device), mnist.val.x.to(device)
-    vae = make_vae(config).to(device)
-    average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
-    optimiser = make_optimiser(vae, config)
-    stopping = stopping_criterion(config)
-    history, best = [], None
-
-    def end_epoch(started: float) -> None:
-        nonlocal best
-        measured = {"train": means(evaluate(average.module, x_train)), "val": means(evaluate(average.module, x_val))}
-        if not math.isfinite(measured["val"]["elbo"]):
-            raise FloatingPointError(f"validation ELBO is {measured['val']['elbo']}")
-        history.append({"epoch": len(history), "seconds": time.perf_counter() - started, **measured})
-        if stopping.update(measured["val"]["elbo"]):
-            best = {name: value.clone() for name, value in average.module.state_dict().items()}
-        state = {"vae": vae, "average": average, "optimiser": optimiser}
-        state = {name: part.state_dict() for name, part in state.items()}
-        state |= {"stopping": vars(stopping), "history": history, "best": best}
-        save_checkpoint(folder / "state.pt", {"config": config.to_dict(), "dataset": mnist.name, **state})
-
-    started = time.perf_counter()
-    if (folder / "state.pt").exists():
-        state = load_checkpoint(folder / "state.pt", STATE)
-        if different := config.differences(Config(**state["config"])):
-            raise UserError(
-                f"{folder} holds a run with other settings: {', '.join(different)} differ; "
-                "use the settings that it was started with, or delete the folder to start again"
-            )
-        for name, part in (("vae", vae), ("average", average), ("optimiser", optimiser)):
-            part.load_state_dict(state[name])
-        vars(stopping).update(state["stopping"])
-        history, best = state["history"], state["best"]
-    else:
-        start_from_marginals(vae, x_train)
-        average.module.load_state_dict(vae.state_dict())
-        end_epoch(started)
-
-    def ended() -> bool:
-        return stopping.stop or len(history) > config.max_epochs
-
-    if (folder / "model.pt").exists() and ended():
+    run, state = config.run_name(mnist.name), folder / "state.pt"
+    training = Training(config, mnist, device)
+    if state.exists():
+        training.load(state)
+    if training.ended and (folder / "model.pt").exists():
         return None
-    with tqdm(initial=len(history) - 1, total=config.max_epochs, desc=run, unit="epoch") as bar:
-        while not ended():
-            show(bar, history)
-            started = time.perf_counter()
-            optimiser.param_groups[0]["lr"] = config.learning_rate * config.drop_factor**stopping.plateaus
-            torch.manual_seed(1_000_003 * config.seed + len(history))  # the epoch's own: a resumed run is the same run
+    with tqdm(initial=max(0, len(training.history) - 1), total=config.max_epochs, desc=run, unit="epoch") as bar:
+        while not training.ended:
             try:
-                train_epoch(vae, average, optimiser, x_train, config)
-                end_epoch(started)
+                training.epoch()
             except FloatingPointError as error:
-                raise UserError(f"{run}: epoch {len(history)}, {error}; {folder} has the last finite epoch") from error
-            bar.update()
-        show(bar, history)
+                kept = f"{folder} has the epochs before" if training.history else "nothing was trained"
+                raise UserError(f"{run}: epoch {len(training.history)}, {error}; {kept}") from error
+            training.save(state)
+            bar.update(len(training.history) > 1)
+            last = training.history[-1]
+            bar.set_postfix({part: f"{last[part]['elbo']:.2f}" for part in ("train", "val")})
+    training.average.module.load_state_dict(training.best)
+    return summary(training, evaluate(training.average.module, mnist.test.x.to(device))), training.best
 
-    average.module.load_state_dict(best)
-    test = evaluate(average.module, mnist.test.x.to(device))
+
+def summary(training: Training, test: ELBO) -> dict[str, Any]:
+    """An ended training as it stands in report/results/<run>.json; test: the best weights' ELBO of each test image."""
+    config, history = training.config, training.history
     standard_error = test.elbo.double().std().item() / len(test.elbo) ** 0.5
-    results = {
-        "run": run,
-        "dataset": mnist.name,
+    return {
+        "run": config.run_name(training.dataset),
+        "dataset": training.dataset,
         "likelihood": config.likelihood,
         "latent_dim": config.latent_dim,
-        "parameters": sum(parameter.numel() for parameter in vae.parameters()),
+        "parameters": sum(parameter.numel() for parameter in training.vae.parameters()),
         "settings": config.to_dict(),
         "history": history,
         "best_epoch": max(history, key=lambda row: row["val"]["elbo"])["epoch"],
-        "stopped_by": "patience" if stopping.stop else "max_epochs",
+        "stopped_by": "patience" if training.stopping.stop else "max_epochs",
         "test": {"elbo": means(test)["elbo"], "elbo_se": standard_error, **means(test)},
         "seconds": sum(row["seconds"] for row in history),
         "versions": {module.__name__: module.__version__ for module in (torch, torchvision, numpy, matplotlib)},
         "threads": torch.get_num_threads(),
     }
-    return results, best
-
-
-def show(bar: tqdm, history: list[dict[str, Any]]) -> None:
-    bar.set_postfix({part: f"{history[-1][part]['elbo']:.2f}" for part in ("train", "val")})

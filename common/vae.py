@@ -102,7 +102,7 @@ class VAE(nn.Module):
         super().__init__()
         if latent_dim < 2:
             raise ValueError(f"latent_dim is {latent_dim}; the task asks for K > 1")
-        self.likelihood = LIKELIHOODS[likelihood]
+        self.latent_dim, self.likelihood = latent_dim, LIKELIHOODS[likelihood]
         self.encoder = Encoder(latent_dim, width, hidden)
         self.decoder = Decoder(latent_dim, self.likelihood.channels, width, hidden)
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
@@ -153,7 +153,7 @@ def elbo(vae: VAE, x: Tensor, q_z: Normal, mask: Tensor | None = None, z: Tensor
 
 
 def check_pixels(x: Tensor) -> None:
-    if x.shape[1:] != SHAPE:
+    if x.shape[1:] != SHAPE or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, 1, 28, 28)")
     low, high = x.aminmax()
     if not (low >= 0 and high <= 1):  # NaN fails both

@@ -10,16 +10,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from common import cli
 from common import evaluation as ev
 from common.config import Config
-from common.likelihoods import STEP, BetaLikelihood, Gaussian
+from common.likelihoods import STEP, BetaLikelihood, Gaussian, Likelihood
 from common.mnist import Mnist
-from common.runs import make_vae, save_results
-from common.training import evaluate, make_optimiser, ramped_average, train_epoch
+from common.runs import save_results
+from common.training import evaluate, make_learner, train_epoch
 from common.vae import start_from_marginals
 
 SETTINGS = [("gaussian", "sigma_min", Gaussian, value) for value in (0.05, 0.01, STEP)]
@@ -28,24 +27,21 @@ SETTINGS += [("beta", "eps", BetaLikelihood, value) for value in (1 / 512, 1e-4,
 
 def main() -> None:
     parser = cli.parser(__doc__)
-    parser.add_argument("--max-epochs", type=int, default=1, help="of each training (1)")
+    parser.add_argument("--max-epochs", type=cli.count(1), default=1, help="of each training (1)")
     options = parser.parse_args()
-    mnist, _ = cli.prepare(options)
+    mnist = cli.mnist_on(*cli.prepare(options))
     rows = []
     for name, constant, likelihood, value in tqdm(SETTINGS, desc="settings", unit="training"):
         torch.manual_seed(0)
-        config = Config(name)
-        vae = make_vae(config)
-        vae.likelihood = likelihood(value)
-        scores = train_briefly(vae, config, mnist, options.max_epochs)
+        scores = train_briefly(Config(name), likelihood(value), mnist, options.max_epochs)
         rows.append({"likelihood": name, "constant": constant, "value": value, **scores})
     save_results(cli.name_for(mnist, "sweep"), {"epochs": options.max_epochs, "images": len(mnist.val.x), "rows": rows})
 
 
-def train_briefly(vae: torch.nn.Module, config: Config, mnist: Mnist, epochs: int) -> dict:
+def train_briefly(config: Config, likelihood: Likelihood, mnist: Mnist, epochs: int) -> dict:
+    vae, average, optimiser = make_learner(config, mnist.train.x.device)
+    vae.likelihood = average.module.likelihood = likelihood
     start_from_marginals(vae, mnist.train.x)
-    average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
-    optimiser = make_optimiser(vae, config)
     for _ in range(epochs):
         train_epoch(vae, average, optimiser, mnist.train.x, config)
     with torch.no_grad():

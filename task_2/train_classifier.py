@@ -16,7 +16,7 @@ from common.runs import save_results
 
 
 def main() -> None:
-    mnist, _ = cli.prepare(cli.parser(__doc__).parse_args())
+    mnist = cli.mnist_on(*cli.prepare(cli.parser(__doc__).parse_args()))
     left_half = (torch.arange(28) < 14).expand(28, 28)
     results = {
         name: train_classifier(mnist, cli.name_for(mnist, name), mask)

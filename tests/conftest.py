@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.distributions import LowRankMultivariateNormal, Normal
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common import figures, mnist, runs
 from common.config import Config
+from common.likelihoods import Likelihood
 from common.mnist import Mnist, Split
 from common.vae import VAE
 from report.build import build_zip
@@ -49,6 +52,32 @@ def config():
 
 def small_vae(likelihood: str) -> VAE:
     return VAE(likelihood, **SMALL).eval()
+
+
+class Linear(Likelihood):
+    """N(x | raw, 0.3^2): with a linear decoder, probabilistic PCA, whose likelihood is known."""
+
+    channels = 1
+
+    def p_x(self, raw):
+        return Normal(raw, 0.3)
+
+
+class LinearDecoder(nn.Module):
+    def __init__(self, directions):
+        super().__init__()
+        self.directions = directions
+
+    def forward(self, z):
+        return (z @ self.directions.T + 0.5).view(-1, 1, 28, 28)
+
+
+def linear_vae(lengths):
+    """A model with orthogonal directions of such lengths, so that q can be exact; the directions; the exact p(X)."""
+    vae = VAE("gaussian", **SMALL | {"latent_dim": len(lengths)}).eval().requires_grad_(False)
+    directions = torch.linalg.qr(torch.randn(784, len(lengths))).Q * lengths
+    vae.likelihood, vae.decoder = Linear(), LinearDecoder(directions)
+    return vae, directions, LowRankMultivariateNormal(torch.full((784,), 0.5), directions, torch.full((784,), 0.09))
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,8 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from conftest import small_vae
-from sklearn.decomposition import PCA
-from torch.distributions import Normal
 
 from common import evaluation as ev
 from common.classifier import Classifier, label_probabilities, load_classifier, train_classifier
@@ -67,13 +64,6 @@ def test_label_scores_of_clear_balanced_and_of_unclear_digits():
 def test_neighbours():
     u, y = torch.tensor([[0.0, 0], [0, 1], [5, 5], [5, 6]]), torch.tensor([1, 1, 7, 7])
     assert ev.neighbour_accuracy(u, y, torch.tensor([[0.1, 0], [5, 5.4]]), torch.tensor([1, 3]), neighbours=2) == 0.5
-
-
-def test_pca_is_the_singular_value_decomposition():
-    U = Normal(torch.zeros(12), torch.arange(1.0, 13)).sample((1000,)).numpy()
-    projected = PCA().fit_transform(U)
-    left, values, _ = np.linalg.svd(U - U.mean(axis=0), full_matrices=False)
-    np.testing.assert_allclose(np.abs(projected[:, :2]), np.abs(left * values)[:, :2], rtol=1e-2, atol=1e-2)
 
 
 def test_classifier_learns_saves_and_loads(tiny_mnist, monkeypatch):

@@ -76,3 +76,12 @@ def test_best_of_takes_each_image_from_its_better_start(vae, images):
     for i, choice in enumerate((found[1].objective > found[0].objective).tolist()):
         assert torch.equal(best.psi.mean[i], found[choice].psi.mean[i])
         assert best.steps[i] == found[choice].steps[i]
+
+
+def test_a_start_that_ended_in_nan_is_the_last():
+    nothing = torch.zeros(2, 3), torch.zeros(2), torch.zeros(2, dtype=torch.bool)
+    results = [
+        inference.Inferred(Psi(nothing[0] + i, nothing[0]), torch.tensor(objective), *nothing[1:])
+        for i, objective in enumerate([[torch.nan, -1.0], [-5.0, -2.0]])
+    ]
+    assert ranked(results)[0].psi.mean[:, 0].tolist() == [1, 0]

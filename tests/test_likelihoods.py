@@ -127,11 +127,15 @@ def test_masses_far_from_the_centre_are_finite_and_below_the_others(name):
     )
     log_mass = likelihood.log_mass(p_x, LEVEL.view(-1, 1, 1, 1)).flatten()
     assert log_mass.isfinite().all()
-    assert (log_mass[1:].diff() < 1e-6).all()
+    assert (log_mass[1:].diff() < 0).all()
+    if name == "beta":  # in the tail the mass is little more than the density times the width
+        density = likelihood.log_prob(p_x, LEVEL.view(-1, 1, 1, 1)).flatten() - math.log(256)
+        assert ((log_mass - density)[100:] >= -1e-2).all()
+        assert ((log_mass - density)[100:-1] < 10).all()
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("value", [0.0, 1.0, 77 / 255])
+@pytest.mark.parametrize("value", [0.0, 1.0, 77 / 255, 1e-4, 1 - 1e-4])
 def test_extreme_outputs_give_finite_values_and_gradients(name, value):
     likelihood = LIKELIHOODS[name]
     corners = torch.cartesian_prod(*[torch.tensor([-50.0, 0.0, 50.0])] * min(likelihood.channels, 7))

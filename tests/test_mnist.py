@@ -109,8 +109,19 @@ def test_one_image_too_few_is_found(folder):
 
 def test_missing_file_is_named(folder):
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte"):
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.*missing; put them there"):
         load_mnist("mnist", folder)
+
+
+def test_named_folder_comes_first_and_must_hold_mnist(folder, tmp_path, monkeypatch):
+    (mnist.ROOT / "data").mkdir(parents=True)
+    (mnist.ROOT / "data" / "train-images-idx3-ubyte.gz").write_bytes(b"a part of another MNIST")
+    assert load_mnist("auto", folder).name == "mnist"
+    with pytest.raises(DataError, match=r"--data-dir is .*empty, where MNIST's four files are not"):
+        load_mnist("auto", tmp_path / "empty")
+    monkeypatch.setenv(mnist.ENVIRONMENT, str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"\$MNIST_DIR is .*nowhere"):
+        load_mnist("auto")
 
 
 def test_without_data_and_network_auto_goes_on_with_digits(folder, no_network, capsys):
@@ -141,7 +152,7 @@ def test_interrupted_download_leaves_nothing_and_the_next_recovers(folder, monke
     monkeypatch.setattr(MNIST, "_check_exists", lambda self: True)
     monkeypatch.setattr(MNIST, "_load_data", lambda self: ([], []))
     assert load_mnist().name == "mnist"
-    assert len(list((mnist.ROOT / "data").iterdir())) == 4
+    assert len(list((mnist.ROOT / "data" / "MNIST" / "raw").iterdir())) == 4
 
 
 def test_digits_are_on_the_256_levels_and_split_without_overlap():
@@ -154,10 +165,16 @@ def test_digits_are_on_the_256_levels_and_split_without_overlap():
         assert torch.equal((part.x * 255).round() / 255, part.x)
 
 
-def test_real_mnist_where_it_is_found():
+def test_real_mnist_where_it_is_found(monkeypatch):
+    def no_network(*arguments):
+        raise OSError("no test needs the network")
+
+    monkeypatch.setattr(mnist, "_download", no_network)
     try:
         data = load_mnist("mnist")
-    except DataError:
+    except DataError as error:
+        if "was not found" not in str(error):
+            raise
         pytest.skip("MNIST is not here")
     assert [len(part.x) for part in data[1:]] == [50_000, 10_000, 10_000]
     assert data.train.y[:5].tolist() == [5, 0, 4, 1, 9]

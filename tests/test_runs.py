@@ -134,7 +134,7 @@ def test_killed_while_saving_the_previous_checkpoint_loads(path):
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
     process.stdout.readline()
     while not path.with_suffix(".tmp").exists():
-        pass
+        assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
