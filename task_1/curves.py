@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
 from common.figures import elbo_curves, save_figure
+from common.likelihoods import LIKELIHOODS
 from common.runs import load_results
 from common.training import learning_rate_drops
 
@@ -15,7 +16,8 @@ def main() -> None:
     options = cli.run_parser(__doc__, "gaussian").parse_args()
     run = cli.name_for(cli.prepare(options)[0], options.run)
     results = load_results(run)
-    curves = elbo_curves(results["history"], results["best_epoch"], learning_rate_drops(results))
+    objective = LIKELIHOODS[results["likelihood"]].objective
+    curves = elbo_curves(results["history"], results["best_epoch"], learning_rate_drops(results), objective)
     save_figure(curves, f"{run}-curves", run)
 
 

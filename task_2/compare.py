@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from common import cli
 from common import evaluation as ev
-from common.classifier import label_probabilities, load_classifier
+from common.classifier import Classifier, label_probabilities, load_classifier
 from common.config import Config
 from common.figures import COLOURS, save_figure
 from common.likelihoods import LEVELS, LIKELIHOODS
@@ -42,8 +42,8 @@ def main() -> None:
     torch.manual_seed(0)
     results = {"data": describe(mnist.train.x), "baseline": baseline(mnist)}
     results |= {"importance_images": min(options.images, len(mnist.test.x)), "models": {}}
-    real, train = (classifier.features(part.x[: len(mnist.test.x)]) for part in (mnist.test, mnist.train))
-    results["real"] = {"frechet": ev.frechet_distance(train, real)}
+    real = classifier.features(mnist.test.x)
+    results["real"] = {"frechet": ev.frechet_distance(classifier.features(mnist.train.x[: len(real)]), real)}
     results["real"] |= ev.label_scores(label_probabilities(classifier, mnist.test.x))
     for likelihood in tqdm(LIKELIHOODS, desc="models", unit="model"):
         vae = cli.load_run(Config(likelihood).run_name(mnist.name), device)
@@ -52,13 +52,20 @@ def main() -> None:
         else:
             scores = {"binary": binary_images(vae, mnist, options.images)}
         z = vae.p_z.sample((len(mnist.test.x),))
-        x_new = torch.cat([vae.images(part) for part in z.split(500)])
-        scores["frechet"] = ev.frechet_distance(classifier.features(x_new), real)
-        scores |= ev.label_scores(label_probabilities(classifier, x_new))
+        scores |= judged(torch.cat([vae.images(part) for part in z.split(500)]), classifier, real)
+        if vae.likelihood.images == "means":
+            sampled = torch.cat([vae.likelihood.sample(vae.p_x(part)) for part in z.split(500)])
+            scores["samples"] = judged(sampled, classifier, real)
         results["models"][likelihood] = scores | latents(vae, mnist)
     runs = [Config(likelihood).run_name(mnist.name) for likelihood in LIKELIHOODS]
     save_results(cli.name_for(mnist, "comparison"), results, *runs)
     draw(results, cli.name_for(mnist, "comparison"), runs)
+
+
+def judged(x: Tensor, classifier: Classifier, real: Tensor) -> dict[str, float]:
+    """Images (N, 1, 28, 28) by a classifier's eyes; real (M, F): its features of real images."""
+    scores = {"frechet": ev.frechet_distance(classifier.features(x), real)}
+    return scores | ev.label_scores(label_probabilities(classifier, x))
 
 
 def describe(x: Tensor) -> dict[str, float]:
@@ -121,7 +128,11 @@ def latents(vae: VAE, mnist: Mnist) -> dict:
 
 def draw(results: dict, name: str, runs: list[str]) -> None:
     """Bits per dimension of all models, and how the importance-weighted bounds settle."""
-    models = {name: scores["grey_levels"] for name, scores in results["models"].items() if "grey_levels" in scores}
+    models = {
+        name.capitalize(): scores["grey_levels"]
+        for name, scores in results["models"].items()
+        if "grey_levels" in scores
+    }
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 2.6))
     left.barh(list(models), [scores["elbo"]["mean"] for scores in models.values()], color=COLOURS[1 : len(models) + 1])
     for row, scores in enumerate(models.values()):

@@ -34,7 +34,8 @@ def main() -> None:
         curves = elbo_curves(results["history"], results["best_epoch"], drops, vae.likelihood.objective)
         save_figure(curves, f"{run}-curves", run)
         z, z_new = vae.q_z(x).sample(), vae.p_z.sample((64,))
-        save_figure(pairs_grid(x, vae.images(z)), f"{run}-reconstructions", run)
+        name = "mean" if vae.likelihood.images == "means" else "x'"
+        save_figure(pairs_grid(x, vae.images(z), name), f"{run}-reconstructions", run)
         save_figure(image_grid(vae.images(z_new), columns=8), f"{run}-samples", run)
         if vae.likelihood.images == "means":
             binary = vae.likelihood.sample(vae.p_x(z_new[:16]))

@@ -1,6 +1,6 @@
 """Task 3c: from one test image to another of a different digit, through the latent space.
 
-Writes the figure and report/results/interpolation.json.
+Writes the figure and report/results/task_3c-<run>.json.
 """
 
 import sys
@@ -14,7 +14,7 @@ from torch import Tensor
 from common import cli
 from common.classifier import label_probabilities, load_classifier
 from common.evaluation import mean_and_se
-from common.figures import image_grid, save_figure
+from common.figures import columns_grid, save_figure
 from common.mnist import Split
 from common.runs import save_results
 from common.vae import VAE
@@ -34,11 +34,10 @@ def main() -> None:
         z_lam = lam * z + (1 - lam) * z_prime  # 3. the linear interpolation
         columns.append(vae.images(z_lam))  # 4. x_lam ~ p(X|z_lam)
     columns.append(x_prime)
-    grid = torch.stack(columns, dim=1).flatten(0, 1)  # (ROWS (BETWEEN + 2), 1, 28, 28), row by row
-    titles = ["x", *(f"{lam:.3g}" for lam in torch.linspace(1, 0, BETWEEN)), "x'"]
-    save_figure(image_grid(grid, columns=BETWEEN + 2, titles=titles), f"{run}-interpolation", run)
+    titles = ["x", "λ = 1", *(f"{lam:.3g}" for lam in torch.linspace(1, 0, BETWEEN)[1:]), "x'"]
+    save_figure(columns_grid(columns, titles), f"{run}-interpolation", run)
     classifier = load_classifier(cli.name_for(mnist, "classifier"), x.device)
-    save_results(cli.name_for(mnist, "interpolation"), midpoints(vae, mnist.test, classifier), run)
+    save_results(cli.name_for(mnist, f"task_3c-{options.run}"), midpoints(vae, mnist.test, classifier), run)
 
 
 def different_pairs(y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +49,8 @@ def different_pairs(y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 
 def spherical(z: Tensor, z_prime: Tensor) -> Tensor:
     """Halfway from z' to z along the arc between them, (N, K)."""
-    angle = torch.arccos(torch.cosine_similarity(z, z_prime, dim=1)).unsqueeze(1)
+    cosine = torch.cosine_similarity(z, z_prime, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)  # for parallel ones: the line
+    angle = torch.arccos(cosine).unsqueeze(1)
     return torch.sin(angle / 2) / torch.sin(angle) * (z + z_prime)
 
 

@@ -1,6 +1,6 @@
 """Task 3a: mu(x_i) of the first 1000 test images for K = 2, coloured by label, and the images that the plane holds.
 
-Writes the figure and report/results/latent_2d.json.
+Writes the figure and report/results/task_3a-<run>.json.
 """
 
 import sys
@@ -25,8 +25,8 @@ SIDE = 16  # images along each latent
 def main() -> None:
     options = cli.run_parser(__doc__, "bernoulli", latent_dim=2).parse_args()
     mnist, vae, run = cli.load(options)
-    if len(vae.zeros) != 2:
-        raise UsageError(f"run '{run}' has K = {len(vae.zeros)}, this figure needs K = 2: --run bernoulli-k2")
+    if vae.latent_dim != 2:
+        raise UsageError(f"run '{run}' has K = {vae.latent_dim}, this figure needs K = 2: --run bernoulli-k2")
     u = encode(vae, mnist.test.x)  # mu(x_i), (N, 2)
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.4))
@@ -37,12 +37,14 @@ def main() -> None:
     right.imshow(
         mosaic(vae.likelihood.mean(vae.p_x(z)), SIDE).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
     )
-    right.set(xticks=[], yticks=[], title=f"E[X|z] at quantiles {0.5 / SIDE:.2f} to {1 - 0.5 / SIDE:.2f} of N(0, 1)")
-    right.set(xlabel="$z_1$", ylabel="$z_2$")
+    cells = [0, 4, 8, 12, SIDE - 1]
+    centres, values = [28 * cell + 13.5 for cell in cells], [f"{quantiles[cell]:.1f}" for cell in cells]
+    right.set(xticks=centres, xticklabels=values, yticks=centres, yticklabels=reversed(values))
+    right.set(xlabel="$z_1$", ylabel="$z_2$", title="mean images at quantiles of p(Z)")
     save_figure(figure, f"{run}-latent-2d", run)
     u_train = encode(vae, mnist.train.x)
     accuracy = neighbour_accuracy(u_train, mnist.train.y, u, mnist.test.y)
-    save_results(cli.name_for(mnist, "latent_2d"), {"neighbour_accuracy": accuracy}, run)
+    save_results(cli.name_for(mnist, f"task_3a-{options.run}"), {"neighbour_accuracy": accuracy}, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Task 3b: mu(x_i) of the first 1000 test images for K >= 10, on their first two principal components.
 
-Writes the figure and report/results/latent_pca.json.
+Writes the figure and report/results/task_3b-<run>.json.
 """
 
 import sys
@@ -21,10 +21,10 @@ from common.runs import save_results
 
 
 def main() -> None:
-    options = cli.run_parser(__doc__, "inflated").parse_args()
+    options = cli.run_parser(__doc__, "bernoulli").parse_args()
     mnist, vae, run = cli.load(options)
-    if len(vae.zeros) < 10:
-        raise UsageError(f"run '{run}' has K = {len(vae.zeros)}, this figure needs K >= 10: --run inflated-k32")
+    if vae.latent_dim < 10:
+        raise UsageError(f"run '{run}' has K = {vae.latent_dim}, this figure needs K >= 10: --run bernoulli-k32")
     u_test, u_train = encode(vae, mnist.test.x), encode(vae, mnist.train.x)
     U = u_test[:1000].cpu().numpy()  # (1000, K)
     pca = PCA().fit(U)  # subtracts the mean of each column
@@ -44,7 +44,7 @@ def main() -> None:
         "neighbour_accuracy_two": neighbour_accuracy(two_train, mnist.train.y, two, mnist.test.y),
         "neighbour_accuracy_all": neighbour_accuracy(u_train, mnist.train.y, u_test, mnist.test.y),
     }
-    save_results(cli.name_for(mnist, "latent_pca"), results, run)
+    save_results(cli.name_for(mnist, f"task_3b-{options.run}"), results, run)
 
 
 if __name__ == "__main__":

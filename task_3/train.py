@@ -1,4 +1,4 @@
-"""Task 3a and 3b: train the models whose latent spaces are shown, with K = 2 and with K = 32.
+"""Task 3: train the models whose latent spaces are shown: K = 2 for 3a, K = 32 for 3b, and 3c's.
 
 Writes data/runs/<run>/ and report/results/<run>.json. Interrupted, it goes on where it was when called again.
 """
@@ -12,7 +12,7 @@ import argparse
 
 from common import cli
 
-RUNS = [("bernoulli", 2), ("inflated", 32)]  # p(X|z) and K
+RUNS = [("bernoulli", 2), ("bernoulli", 32), ("inflated", 32)]  # p(X|z) and K
 
 
 def main() -> None:

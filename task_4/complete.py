@@ -18,16 +18,17 @@ from torch.distributions import Bernoulli
 from common import cli
 from common.classifier import label_probabilities, load_classifier
 from common.evaluation import importance_bound, log_weights, mean_and_se, own_score, sample_mixture
-from common.figures import image_grid, save_figure
+from common.figures import columns_grid, save_figure
 from common.inference import Inferred, Psi, infer, ranked
 from common.mnist import Mnist
 from common.runs import save_results
 from common.vae import VAE
 
 ROWS, DRAWS = 8, 100  # rows of the figures; z of each optimisation for the scores
-SPREAD, WIDE_DRAWS = 1.7, 500  # wider proposals: q(Z|Psi*) is narrower than the posterior; chosen on validation images
+MORE_DRAWS = 500  # of each, to see what more draws give
+SPREAD = 1.7  # a factor on q(Z|Psi*)'s sigma, which is narrower than the posterior's; chosen on validation images
 STARTS = range(4)  # separate optimisations of Psi for each image
-TITLES = ["$x$", "$x_L$", "$x_L, x'_R$", "2nd", "3rd", "4th"]
+TITLES = ["$x$", "$x_L$", "$x'_R$", "2nd", "3rd", "4th"]
 
 
 def main() -> None:
@@ -53,9 +54,8 @@ def main() -> None:
 
 
 def show(columns: list[Tensor], rows: Tensor, run: str, name: str) -> None:
-    grid = torch.stack([column[rows.to(column.device)] for column in columns], dim=1).flatten(0, 1)
-    figure = image_grid(grid, columns=len(columns), titles=TITLES[: len(columns)], width=0.85 * len(columns))
-    save_figure(figure, f"{run}-{name}", run)
+    columns = [column[rows.to(column.device)] for column in columns]
+    save_figure(columns_grid(columns, TITLES[: len(columns)], width=0.6 * len(columns)), f"{run}-{name}", run)
 
 
 @torch.no_grad()
@@ -89,55 +89,60 @@ def predict(
 def score(mnist: Mnist, vae: VAE, x: Tensor, left: Tensor, found: list[Inferred], z: Tensor) -> tuple[Tensor, dict]:
     """The weighted cross-entropy of each x_R, in nats, (N,), and all scores; z (N, K): a draw of the best q(Z|Psi*)."""
     nats, weights, mean_image = predict(vae, x, left, found)
-    mixture = -importance_bound(-nats.T, nats.shape[1])
-    wide_nats = predict(vae, x, left, found, WIDE_DRAWS, SPREAD)[0]
-    wide = -importance_bound(-wide_nats.T, wide_nats.shape[1])
+    more, wide = (predict(vae, x, left, found, MORE_DRAWS, spread)[0] for spread in (1.0, SPREAD))
     weighted = -(weights.log_softmax(dim=1) - nats).logsumexp(dim=1)
-    # -log p(x_R|x_L) = log p(x_L) - log p(x), where x may be sampled from a q that has seen all of it
-    with torch.enable_grad():
-        q_x = infer(vae, x, starts=[0]).psi.q_z()
-    log_p = importance_bound(log_weights(vae, x, q_x, nats.shape[1], own_score(vae.likelihood)), nats.shape[1])
-    conditional = importance_bound(weights.T, nats.shape[1]) - log_p
-    y = mnist.test.y[: len(x)]
     completed = torch.where(left, x, torch.cat([vae.likelihood.mean(vae.p_x(part)) for part in z.split(500)]))
-    x_left = torch.where(left, x, 0.0).flatten(1)
-    nearest = torch.cdist(x_left, torch.where(left, mnist.train.x, 0.0).flatten(1)).argmin(dim=1)
-    neighbour = torch.where(left, x, mnist.train.x[nearest])
+    x_left = torch.where(left, x, 0.0)
+    nearest = torch.cdist(x_left.flatten(1), torch.where(left, mnist.train.x, 0.0).flatten(1)).argmin(dim=1)
     guesses = {
         "black": torch.zeros_like(x),
         "training_mean": mnist.train.x.mean(0).expand_as(x),
-        "left_neighbour": neighbour,
+        "left_neighbour": torch.where(left, x, mnist.train.x[nearest]),
+        "completion": completed,
+        "mean_completion": mean_image,
     }
-    guesses |= {"completion": completed, "mean_completion": mean_image}
-
-    def squared_error(guess: Tensor) -> dict[str, float]:
-        return mean_and_se(torch.where(left, 0.0, x - guess).square().sum(dim=(1, 2, 3)))
-
-    def accuracy(name: str, images: Tensor) -> dict[str, float]:
-        net = load_classifier(cli.name_for(mnist, name), images.device)
-        return mean_and_se((label_probabilities(net, images).argmax(dim=1) == y).double())
-
+    judged = {"original": x, "completion": completed, "left_neighbour": guesses["left_neighbour"]}
     return weighted, {
         "images": len(x),
         "draws": nats.shape[1],
-        "wide_draws": wide_nats.shape[1],
+        "more_draws": wide.shape[1],
         "spread": SPREAD,
         "cross_entropy_right": {
-            "mixture": mean_and_se(mixture),
+            "mixture": mean_and_se(mixture_nats(nats)),
             "importance_weighted": mean_and_se(weighted),
-            "wide_mixture": mean_and_se(wide),
+            "mixture_more_draws": mean_and_se(mixture_nats(more)),
+            "wide_mixture": mean_and_se(mixture_nats(wide)),
         },
-        "conditional_nats_right": mean_and_se(conditional),
-        "squared_error_right": {name: squared_error(guess) for name, guess in guesses.items()},
-        "label_accuracy": {
-            "original": accuracy("classifier", x),
-            "completion": accuracy("classifier", completed),
-            "left_neighbour": accuracy("classifier", neighbour),
-            "left_half_classifier": accuracy("classifier-left", torch.where(left, x, 0.0)),
+        "conditional_nats_right": mean_and_se(conditional_nats(vae, x, weights)),
+        "squared_error_right": {
+            name: mean_and_se(torch.where(left, 0.0, x - guess).square().sum(dim=(1, 2, 3)))
+            for name, guess in guesses.items()
         },
+        "label_accuracy": {name: label_accuracy(mnist, "classifier", images) for name, images in judged.items()}
+        | {"left_half_classifier": label_accuracy(mnist, "classifier-left", x_left)},
         "steps": mean_and_se(torch.cat([part.steps for part in found])),
         "capped": int(sum(part.capped.sum() for part in found)),
     }
+
+
+def mixture_nats(nats: Tensor) -> Tensor:
+    """-log of the mean over draws, (N, M), of what each gives x_R: (N,)."""
+    return -importance_bound(-nats.T, nats.shape[1])
+
+
+def conditional_nats(vae: VAE, x: Tensor, weights: Tensor) -> Tensor:
+    """-log p(x_R|x_L) = log p(x_L) - log p(x), (N,); weights (N, M) of predict for x_L, a q that has seen x for x."""
+    samples = weights.shape[1]
+    with torch.enable_grad():
+        q_x = infer(vae, x, starts=[0]).psi.q_z()
+    log_p = importance_bound(log_weights(vae, x, q_x, samples, own_score(vae.likelihood)), samples)
+    return importance_bound(weights.T, samples) - log_p
+
+
+def label_accuracy(mnist: Mnist, name: str, images: Tensor) -> dict[str, float]:
+    """How many of images (N, 1, 28, 28), made from the first N test images, a classifier gives the right label."""
+    net = load_classifier(cli.name_for(mnist, name), images.device)
+    return mean_and_se((label_probabilities(net, images).argmax(dim=1) == mnist.test.y[: len(images)]).double())
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     mnist, vae, run = cli.load(options)
-    if len(vae.zeros) != 2:
-        raise UsageError(f"run '{run}' has K = {len(vae.zeros)}; the grid needs K = 2: --run bernoulli-k2")
+    if vae.latent_dim != 2:
+        raise UsageError(f"run '{run}' has K = {vae.latent_dim}; the grid needs K = 2: --run bernoulli-k2")
     x = mnist.test.x[: options.images]
     with torch.enable_grad():
         found = ranked([infer(vae, x, starts=[start]) for start in range(options.starts)])  # the best first
@@ -78,7 +78,7 @@ def main() -> None:
         top.axis("off")
         draw_posterior(bottom, vae, x[i], [(q_psi, i, COLOURS[4], "q(Z|$\\Psi_*$)"), (q_x, i, COLOURS[5], "q(Z|x)")])
     axes[1, 0].set_ylabel("$z_2$")
-    axes[1, 0].legend(loc="upper left", fontsize=6)
+    axes[1, 2].legend(loc="lower left", fontsize=6)
     save_figure(figure, f"{run}-posterior", run)
 
 
@@ -132,12 +132,15 @@ def exact_elbo(vae: VAE, x: Tensor, q_z: Normal) -> Tensor:
 
 
 def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[Normal, int, str, str]]) -> None:
-    """The exact posterior as shades, and ellipses at one and two standard deviations of the approximations."""
+    """The exact posterior as shades, its maximum as a cross, and ellipses at one and two standard deviations of the
+    approximations."""
     low = torch.stack([q.mean[i] - 3 * q.stddev[i] for q, i, _, _ in approximations]).amin(dim=0)
     high = torch.stack([q.mean[i] + 3 * q.stddev[i] for q, i, _, _ in approximations]).amax(dim=0)
     low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
     first, second = (torch.linspace(low[d].item(), high[d].item(), 200, device=x.device) for d in range(2))
-    density = log_joint(vae, x, torch.cartesian_prod(first, second)).view(200, 200)
+    z = torch.cartesian_prod(first, second)
+    density = log_joint(vae, x, z)
+    mode, density = z[density.argmax()].cpu(), density.view(200, 200)
     density = (density - density.max()).exp().T.cpu().numpy()
     axis.pcolormesh(
         first.cpu().numpy(), second.cpu().numpy(), density, cmap="Greys", shading="nearest", rasterized=True
@@ -148,6 +151,7 @@ def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[N
         for radius in (1, 2):
             ellipse = q.mean[i].cpu().unsqueeze(1) + radius * q.stddev[i].cpu().unsqueeze(1) * circle
             axis.plot(*ellipse.numpy(), color=colour, lw=1, label=label if radius == 1 else None)
+    axis.plot(*mode.numpy(), "+", color=COLOURS[3], ms=8, label="maximum")
     axis.set_xlabel("$z_1$")
     axis.tick_params(labelsize=6)
 

@@ -15,7 +15,7 @@ import torch
 
 from common import cli
 from common.evaluation import log_weights, mean_and_se, own_score
-from common.figures import image_grid, save_figure
+from common.figures import columns_grid, save_figure
 from common.inference import infer
 from common.runs import save_results
 
@@ -35,9 +35,7 @@ def main() -> None:
     if not options.images:
         with torch.no_grad():
             columns = [x, *(vae.images(q_z.sample()) for q_z in (q_psi, q_x))]  # x, x' and x''
-        grid = torch.stack(columns, dim=1).flatten(0, 1)  # (3 ROWS, 1, 28, 28)
-        figure = image_grid(grid, columns=3, titles=["x", "x'", "x''"], width=2.6)
-        save_figure(figure, f"{run}-psi-reconstructions", run)
+        save_figure(columns_grid(columns, ["x", "x'", "x''"], width=2.6), f"{run}-psi-reconstructions", run)
         return
 
     score = own_score(vae.likelihood)

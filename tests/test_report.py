@@ -53,6 +53,19 @@ def test_missing_result_or_figure_breaks_the_build(report):
     assert not (report / "report.pdf").exists()
 
 
+def test_missing_run_is_named_with_all_that_was_made_from_it(report):
+    (build.RESULTS / "gaussian-k32.json").unlink()
+    with pytest.raises(UserError, match=r"gaussian-k32\.json is missing.*gaussian-k32-curves\.png is older"):
+        build.build_pdf(report / "report.pdf")
+
+
+def test_quick_try_breaks_the_build(report):
+    path = build.RESULTS / "benchmark.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"complete": False}))
+    with pytest.raises(UserError, match=r"benchmark\.json is from a quick try"):
+        build.build_pdf(report / "report.pdf")
+
+
 def test_figure_older_than_its_run_breaks_the_build(report):
     path = build.RESULTS / "gaussian-k32.json"
     results = json.loads(path.read_text())
@@ -92,9 +105,22 @@ def test_no_measured_number_is_typed_by_hand():
     assert not found
 
 
-def test_stopping_criterion_has_the_shares_that_the_models_were_trained_with():
+def test_stated_shares_of_the_stopping_criterion_are_those_of_the_code():
     for name in ("gaussian", "beta", "categorical", "inflated"):
         assert f"#fixed({LIKELIHOODS[name].creep} * settings.min_gain, 3)" in SOURCE
+
+
+def test_results_in_the_readme_are_those_of_the_runs():
+    readme = (ROOT / "README.md").read_text()
+    models = json.loads((build.RESULTS / "comparison.json").read_text())["models"]
+    bits = [f"{models[name]['grey_levels']['elbo']['mean']:.3f}" for name in ("categorical", "beta", "gaussian")]
+    assert f"Categorical, Beta, Gaussian, no latents | {', '.join(bits)}" in readme
+    assert f"**{models['inflated']['grey_levels']['elbo']['mean']:.3f}** (zero/one-inflated)" in readme
+    for name in ("bernoulli-k32", "bernoulli-k32-seed3"):
+        history = json.loads((build.RESULTS / f"{name}.json").read_text())["history"]
+        assert f"**{max(row['val']['elbo'] for row in history):.2f}**" in readme
+    seconds = json.loads((build.RESULTS / "benchmark.json").read_text())["seconds_to_published_objective"]
+    assert f"**{seconds:.0f} s**" in readme
 
 
 def test_authors_may_be_absent_and_are_then_to_be_filled_in(tmp_path, monkeypatch):

@@ -29,11 +29,17 @@ COMMANDS = {
     "task_2/sweep.py": (["--max-epochs", "1"], ["results/digits-sweep.json"]),
     "task_2/compare.py": (["--images", "10"], ["results/digits-comparison.json", "figures/digits-comparison.png"]),
     "task_3/train.py": (SMALL, ["results/digits-bernoulli-k2.json"]),
-    "task_3/latent_2d.py": ([], ["figures/digits-bernoulli-k2-latent-2d.png", "results/digits-latent_2d.json"]),
-    "task_3/latent_pca.py": ([], ["figures/digits-inflated-k32-latent-pca.png", "results/digits-latent_pca.json"]),
+    "task_3/latent_2d.py": (
+        [],
+        ["figures/digits-bernoulli-k2-latent-2d.png", "results/digits-task_3a-bernoulli-k2.json"],
+    ),
+    "task_3/latent_pca.py": (
+        [],
+        ["figures/digits-bernoulli-k32-latent-pca.png", "results/digits-task_3b-bernoulli-k32.json"],
+    ),
     "task_3/interpolate.py": (
         [],
-        ["figures/digits-inflated-k32-interpolation.png", "results/digits-interpolation.json"],
+        ["figures/digits-inflated-k32-interpolation.png", "results/digits-task_3c-inflated-k32.json"],
     ),
     "task_4/reconstruct.py": (["--images", "8"], ["results/digits-task_4a-inflated-k32.json"]),
     "task_4/posterior.py": (["--images", "8", "--starts", "1"], ["results/digits-task_4a-bernoulli-k2.json"]),
@@ -71,6 +77,16 @@ def call(project, tmp_path, monkeypatch):
     sys.modules.update(own)
 
 
+@pytest.fixture
+def quick(project):
+    """Task 4's optimisation with a tenth of its steps."""
+    path = project / "common" / "inference.py"
+    source = path.read_text()
+    path.write_text(source.replace("WINDOW = 50", "WINDOW = 5"))
+    yield
+    path.write_text(source)
+
+
 def test_no_script_is_missing_here():
     assert sorted(COMMANDS) == SCRIPTS
 
@@ -86,6 +102,19 @@ def test_script_runs_and_writes_what_it_says(script, project, call, capsys):
         assert f"wrote {path}" in out
         if name.startswith("results"):
             json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [
+        ("task_4/reconstruct.py", ["psi-reconstructions"]),
+        ("task_4/complete.py", ["completions", "more-completions"]),
+    ],
+)
+def test_task_4_shows_a_few_images_if_not_told_how_many_to_measure(script, names, project, quick, call):
+    call(script, "--dataset", "digits")
+    for name in names:
+        assert (project / "report" / "figures" / f"digits-inflated-k32-{name}.png").is_file()
 
 
 @pytest.mark.parametrize("flags", [("-O",), ("-W", "error")], ids=" ".join)
