@@ -28,7 +28,7 @@ ROWS, DRAWS = 8, 100  # rows of the figures; z of each optimisation for the scor
 MORE_DRAWS = 500  # of each, to see what more draws give
 SPREAD = 1.7  # a factor on q(Z|Psi*)'s sigma, which is narrower than the posterior's; chosen on validation images
 STARTS = range(4)  # separate optimisations of Psi for each image
-TITLES = ["$x$", "$x_L$", "$x'_R$", "2nd", "3rd", "4th"]
+TITLES = ["$x$", "$x_L$, black", "$x_L, x'_R$", "2nd", "3rd", "4th"]
 
 
 def main() -> None:

@@ -61,6 +61,8 @@ def main() -> None:
         "log_p": mean_and_se(log_p),
         "elbo_encoder": mean_and_se(elbo_x),
         "amortisation_gap": mean_and_se(gap),
+        "median_amortisation_gap": gap.median().item(),
+        "encoder_better": int((gap < 0).sum()),
         "remaining_gap": mean_and_se(rest),
         "smallest_remaining_gap": rest.min().item(),
         "median_remaining_gap": rest.median().item(),
