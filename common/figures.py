@@ -74,7 +74,7 @@ def mosaic(images: Tensor, columns: int) -> Tensor:
 def pairs_grid(x: Tensor, x_new: Tensor, name: str = "x'") -> Figure:
     """32 images, each with its reconstruction (name) at its right, in 8 rows of 4 pairs; both (32, 1, 28, 28)."""
     both = [image for pair in zip(x, x_new, strict=True) for image in pair]
-    return image_grid(both, columns=8, titles=["x", name] * 4)
+    return image_grid(both, columns=8, titles=["x", name] * 4, width=4.2)  # half a page: heads stay readable
 
 
 def elbo_curves(history: list[dict[str, Any]], best_epoch: int, drops: list[int], name: str = "ELBO") -> Figure:
