@@ -38,8 +38,9 @@ def main() -> None:
         mosaic(vae.likelihood.mean(vae.p_x(z)), SIDE).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
     )
     cells = [0, 4, 8, 12, SIDE - 1]
-    centres, values = [28 * cell + 13.5 for cell in cells], [f"{quantiles[cell]:.1f}" for cell in cells]
-    right.set(xticks=centres, xticklabels=values, yticks=centres, yticklabels=reversed(values))
+    centres = [28 * cell + 13.5 for cell in cells]
+    right.set(xticks=centres, xticklabels=[f"{quantiles[cell]:.1f}" for cell in cells])
+    right.set(yticks=centres, yticklabels=[f"{-quantiles[cell]:.1f}" for cell in cells])
     right.set(xlabel="$z_1$", ylabel="$z_2$", title="mean images at quantiles of p(Z)")
     save_figure(figure, f"{run}-latent-2d", run)
     u_train = encode(vae, mnist.train.x)
