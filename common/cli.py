@@ -1,6 +1,7 @@
 """Command lines: one parser for training, generated from Config, and one for the scripts that use a trained run."""
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -12,135 +13,151 @@ from typing import Any, NoReturn
 
 import torch
 
-from common import runs
 from common.config import Config
-from common.errors import CheckpointError, UsageError, UserError
-from common.mnist import Mnist, load_mnist
-from common.runs import load_model, open_run, save_model, save_results
-from common.training import fit
+from common.errors import UsageError, UserError, say
+from common.mnist import ROOT, Mnist, load_mnist
+from common.runs import Source, fingerprint, open_run, save_checkpoint
+from common.training import train
 from common.vae import VAE
+
+ELSEWHERE = {"help", "dataset", "data_dir", "device", "threads"}  # options that are no part of a result's command
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+MOST_THREADS = 1024
 
 
 class Parser(argparse.ArgumentParser):
-    """An error is one line and exit code 2."""
+    """An error is one line and exit code 2. The options know the command that they make, for what is written."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
+    def parse_args(self, *arguments: Any) -> argparse.Namespace:
+        options = super().parse_args(*arguments)
+        script = Path(sys.argv[0]).resolve()
+        options.command = [script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name]
+        for action in self._actions:
+            value = getattr(options, action.dest, None)
+            if action.dest not in ELSEWHERE and (value != action.default or action.dest == "run"):
+                words = value if isinstance(value, list) else [value]
+                options.command += [action.option_strings[0], *map(str, words)]
+        return options
+
 
 def parser(doc: str) -> Parser:
     """The options that every script has."""
-    result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto", help="digits: a stand-in")
+    result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    result.add_argument("--dataset", choices=["auto", "mnist", "mnist5k"], default="auto", help="mnist5k: a stand-in")
     result.add_argument("--data-dir", type=Path, help="a folder with the MNIST files")
     result.add_argument("--device", default="auto", help="cpu, cuda, ...; auto is a GPU where there is one")
-    result.add_argument("--threads", type=int, help="of the CPU; as many as there are cores if not given")
+    result.add_argument("--threads", type=count(1, MOST_THREADS), help="of the CPU; one for each core if not given")
     return result
 
 
-def training_parser(doc: str, **defaults: Any) -> Parser:
-    """An option for each setting that defaults does not fix, e.g. --latent-dim 2."""
+def training_parser(doc: str, preset: Config | None = None) -> Parser:
+    """An option for each setting but the likelihood, e.g. --latent-dim 2; the defaults are those of preset."""
     result = parser(doc)
-    for item in fields(Config):
-        if item.name not in defaults:
-            option, text = "--" + item.name.replace("_", "-"), f"{item.metadata['help']} (%(default)s)"
-            result.add_argument(option, type=item.type, default=item.default, help=text)
-    result.set_defaults(**defaults)
+    for item in fields(Config)[1:]:
+        option, text = "--" + item.name.replace("_", "-"), f"{item.metadata['help']} (%(default)s)"
+        default = getattr(preset, item.name, item.default)
+        result.add_argument(option, type=item.type, default=default, help=text)
+    result.set_defaults(likelihood=getattr(preset, "likelihood", None))
     return result
 
 
-def run_parser(doc: str, likelihood: str, latent_dim: int = 32) -> Parser:
-    """For scripts that use a trained model."""
+def run_parser(doc: str, *runs: str) -> Parser:
+    """For scripts that use a trained model, by default this one; of several, --run takes several."""
     result = parser(doc)
-    run = Config(likelihood, latent_dim).run_name("mnist")
-    result.add_argument("--run", default=run, help="the trained run to use (%(default)s)")
-    result.add_argument("--seed", type=int, default=0, help="of all samples (0)")
+    many = {"nargs": "+", "default": list(runs)} if len(runs) > 1 else {"default": runs[0]}
+    result.add_argument("--run", **many, help="the trained run to use (%(default)s)")
+    result.add_argument("--seed", type=count(0, 2**40), default=0, help="of all samples (0)")
     return result
 
 
-def count(at_least: int) -> Callable[[str], int]:
-    """A type for options: a whole number of at least so many."""
+def count(at_least: int, at_most: int = 10**9) -> Callable[[str], int]:
+    """A type for options: a whole number in these bounds."""
 
     def parse(text: str) -> int:
         value = int(text)
-        if value < at_least:
-            raise argparse.ArgumentTypeError(f"{value} is less than {at_least}")
+        if not at_least <= value <= at_most:
+            raise argparse.ArgumentTypeError(f"{text} is not between {at_least} and {at_most}")
         return value
 
+    parse.__name__ = "whole number"  # for argparse's message
     return parse
 
 
-def prepare(options: argparse.Namespace) -> tuple[Mnist, str]:
-    """Load the data and settle device and threads."""
+def settle(options: argparse.Namespace) -> str:
+    """Settle threads, seed and device; returns the device."""
     if options.threads is not None:
-        if options.threads < 1:
-            raise UsageError(f"threads is {options.threads}, expected at least 1")
         torch.set_num_threads(options.threads)
+    torch.manual_seed(getattr(options, "seed", 0))
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = automatic if options.device == "auto" else options.device
     try:
+        if torch.device(device).type not in DEVICES:
+            raise RuntimeError
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"device is '{device}', which torch cannot use here; try --device cpu") from error
-    return load_mnist(options.dataset, options.data_dir), device
+    return device
 
 
-def train(options: argparse.Namespace) -> str:
-    """Train what the options say, or go on with it; returns the run's name."""
+def prepare(options: argparse.Namespace) -> tuple[Mnist, Source, str]:
+    """The data, on the device; the source of what is made from it; and the device."""
+    device = settle(options)
+    mnist = load_mnist(options.dataset, options.data_dir)
+    return mnist.to(device), Source(mnist.name, shlex.join(options.command)), device
+
+
+def load(options: argparse.Namespace) -> tuple[Mnist, VAE, Source]:
+    """Data, trained model and source for a script that uses a run."""
+    mnist, source, device = prepare(options)
+    return mnist, source.vae(options.run, device), source
+
+
+def load_run(options: argparse.Namespace) -> tuple[VAE, Source]:
+    """The same without data, for what needs no images: MNIST's run, unless the stand-in is asked for."""
+    source = without_data(options)
+    return source.vae(options.run, settle(options)), source
+
+
+def without_data(options: argparse.Namespace) -> Source:
+    return Source("mnist5k" if options.dataset == "mnist5k" else "mnist", shlex.join(options.command))
+
+
+def train_run(options: argparse.Namespace) -> None:
+    """Train what the options say, or go on with it, and save weights and results."""
     config = Config(**{item.name: getattr(options, item.name) for item in fields(Config)})
-    mnist, device = prepare(options)
-    run = config.run_name(mnist.name)
-    with open_run(run) as folder:
-        if not (runs.RESULTS / f"{run}.json").is_file():
-            (folder / "model.pt").unlink(missing_ok=True)  # complete with its results only: fit gives both again
-        fitted = fit(config, mnist, folder, device)
-        if fitted is None:
-            print(f"{run} has been trained before; delete {folder} to start again")
-        else:
-            results, weights = fitted
-            save_results(run, results)
-            save_model(folder, run, mnist.name, config, weights)  # last: it says that the run is complete
-            epoch, test = results["best_epoch"], results["test"]["elbo"]
-            print(f"wrote {folder / 'model.pt'}: best epoch {epoch}, test ELBO {test:.2f} nats per image")
-    return run
+    mnist, source, device = prepare(options)
+    source.command, run = config.command, config.run
+    folder = source.home.runs / run
+    writable(source.home.results)
+    with open_run(folder):
+        results, weights = train(config, mnist, folder, device)
+        content = {"run": run, "dataset": mnist.name, "config": config.to_dict(), "weights": weights}
+        save_checkpoint(folder / "model.pt", content)
+        source.weights[run] = fingerprint(weights)
+        source.save(run, results)
+    epochs, best, test = len(results["history"]) - 1, results["best_epoch"], results["test"]
+    reason = {
+        "patience": f"its validation ELBO reached plateau {config.drops + 1} of {config.drops + 1}",
+        "max_epochs": f"--max-epochs is {config.max_epochs}",
+    }[results["stopped_by"]]
+    say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")
+    say(f"test ELBO {test['elbo']:.2f} ± {test['elbo_se']:.2f} nats per image, KL {test['kl']:.2f}. Its figures:")
+    stand_in = "" if mnist.name == "mnist" else f" --dataset {mnist.name}"
+    for script in ("curves", "reconstruct", "sample"):
+        say(f"    python task_1/{script}.py --run {run}{stand_in}")
 
 
-def load(options: argparse.Namespace) -> tuple[Mnist, VAE, str]:
-    """Data, trained model and run name for a script that uses a run; the images are on the model's device."""
-    mnist, device = prepare(options)
-    run = name_for(mnist, options.run)
-    vae = load_run(run, device)
-    torch.manual_seed(options.seed)
-    return mnist_on(mnist, device), vae, run
-
-
-def name_for(mnist: Mnist, run: str) -> str:
-    """The run's name on this data set, so that nothing made from the stand-in has a name that MNIST's could have."""
-    return run if mnist.name == "mnist" or run.startswith(mnist.name) else f"{mnist.name}-{run}"
-
-
-def mnist_on(mnist: Mnist, device: str) -> Mnist:
-    return Mnist(mnist.name, *(part._replace(x=part.x.to(device), y=part.y.to(device)) for part in mnist[1:]))
-
-
-def load_run(run: str, device: str = "cpu") -> VAE:
-    """load_model, with an error that gives the command which trains the run."""
+def writable(folder: Path) -> None:
+    """Raise UserError, before any work, if nothing can be written in this folder."""
     try:
-        return load_model(run, device)[0]
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; {train_command(run)}") from error
-
-
-def train_command(run: str) -> str:
-    """How to train a run, from its name."""
-    stand_in, _, rest = run.partition("-") if run.startswith("digits-") else ("", "", run)
-    likelihood, _, k = rest.partition("-k")
-    k, _, seed = k.partition("-seed")
-    if not k.isdigit():
-        return "a run is named like gaussian-k32"
-    task = {"gaussian": "task_1/train.py"}.get(likelihood, f"task_2/train.py --likelihood {likelihood}")
-    extra = (f" --latent-dim {k}" if k != "32" else "") + (f" --seed {seed}" if seed else "")
-    return f"train it with: python {task}{extra}{' --dataset digits' if stand_in else ''}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("read-only")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error}); make it writable") from error
 
 
 def main(script: Callable[[], None]) -> None:
@@ -149,6 +166,8 @@ def main(script: Callable[[], None]) -> None:
     def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
+    if sys.stderr is None:  # as in a service; progress is shown there
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     signal.signal(signal.SIGTERM, interrupt)
     try:
         script()
@@ -157,5 +176,5 @@ def main(script: Callable[[], None]) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         command = shlex.join(["python", *sys.argv])
-        print(f"\ninterrupted; a training goes on after its last complete epoch with: {command}", file=sys.stderr)
+        print(f"\ninterrupted; what is complete is kept, and this goes on or starts again: {command}", file=sys.stderr)
         sys.exit(130)

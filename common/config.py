@@ -1,11 +1,14 @@
-"""The settings of a training, each with its default and its reason."""
+"""The settings of a training, each with its default and its reason; and a run's name, made from them."""
 
+import inspect
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from common.errors import UsageError
-from common.likelihoods import LIKELIHOODS
+from common.likelihoods import EPS, LIKELIHOODS, RESOLUTION, Likelihood
+from common.vae import VAE
 
 
 def setting(default: Any, text: str, at_least: float = 0, below: float = math.inf) -> Any:
@@ -15,47 +18,102 @@ def setting(default: Any, text: str, at_least: float = 0, below: float = math.in
 
 @dataclass(frozen=True)
 class Config:
-    """All that decides, with the data, what a training gives. Raises UsageError for values that make no sense."""
+    """What decides, with the data and the number of threads, what a training gives.
+
+    Raises UsageError for values that make no sense, and for constants that the likelihood does not have.
+    """
 
     likelihood: str = field(metadata={"help": f"p(X|z): {', '.join(LIKELIHOODS)}"})
-    latent_dim: int = setting(32, "K, the dimensions of the latent space", at_least=2)
-    width: int = setting(32, "channels of the convolutions on 7x7", at_least=2)
-    hidden: int = setting(256, "units of the dense layers", at_least=1)
-    batch_size: int = setting(128, "images per step", at_least=1)
+    latent_dim: int = setting(32, "K, the dimensions of the latent space", at_least=2, below=10_000)
+    bins: int = setting(8, "k of the Categorical: bins of grey values", at_least=2, below=257)
+    eps: float = setting(EPS, "of the Beta: how far pixels are kept from 0 and 1", at_least=1e-9, below=0.5)
+    sigma_min: float = setting(RESOLUTION, "of the Gaussian: the smallest sigma", at_least=1e-6, below=0.5)
+    width: int = setting(32, "channels of the convolutions on 7x7", at_least=2, below=10_000)
+    hidden: int = setting(256, "units of the dense layers", at_least=1, below=100_000)
+    batch_size: int = setting(128, "images per step", at_least=1, below=60_001)
+    epoch_images: int = setting(50_000, "an epoch is one pass, or more until so many images were seen", at_least=1)
     learning_rate: float = setting(2e-3, "of AdamW, until the first plateau of the validation ELBO", at_least=1e-9)
     beta_2: float = setting(0.99, "of AdamW: its memory of squared gradients, 100 steps instead of 1000", below=1)
-    weight_decay: float = setting(0.05, "of AdamW: against the gap between training and validation")
-    max_grad_norm: float = setting(1000.0, "longer gradients are cut: a safety net for densities", at_least=1e-9)
+    weight_decay: float = setting(0.1, "of AdamW: against the gap between training and validation")
+    max_grad_norm: float = setting(
+        1000.0, "longer gradients are scaled to this length: of a density nearly all, which normalises them", 1e-9
+    )
     ema_decay: float = setting(0.998, "of the average of the weights, which is what is evaluated and kept", below=1)
     patience: int = setting(3, "a plateau: so many epochs without enough improvement", at_least=1)
-    min_gain: float = setting(
-        0.002, "enough: this share, times the likelihood's creep, of the validation ELBO's gain since epoch 0", below=1
-    )
+    min_gain: float = setting(0.002, "enough: this share of what the validation ELBO gained since epoch 0", below=1)
     drops: int = setting(2, "at so many plateaus the learning rate falls; at the next the training ends")
     drop_factor: float = setting(0.25, "by which the learning rate falls", at_least=1e-9, below=1)
-    max_epochs: int = setting(200, "stop after so many epochs in any case")
-    seed: int = setting(0, "of initial weights, batches and noise")
+    max_epochs: int = setting(200, "stop after so many epochs in any case", below=100_000)
+    seed: int = setting(0, "of initial weights, batches and noise", below=2**40)
 
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
             raise UsageError(f"likelihood is '{self.likelihood}', expected one of {', '.join(LIKELIHOODS)}")
-        for item in fields(self):
+        for item in fields(self)[1:]:
             value, limits = getattr(self, item.name), item.metadata
-            if item.type is not str and not limits["at_least"] <= value < limits["below"]:
+            if not limits["at_least"] <= value < limits["below"]:
                 wanted = f"at least {limits['at_least']:g}"
                 wanted += f" and below {limits['below']:g}" if limits["below"] < math.inf else " and finite"
                 raise UsageError(f"{item.name} is {value}, expected {wanted}")
+        for name in self.changed():
+            if name in constants() - constants(self.likelihood):
+                raise UsageError(f"{name} is no setting of '{self.likelihood}'; leave it out")
 
-    def run_name(self, dataset: str) -> str:
-        """E.g. "gaussian-k32", "bernoulli-k32-seed1", "digits-gaussian-k32"."""
-        stand_in = "" if dataset == "mnist" else f"{dataset}-"
-        seed = f"-seed{self.seed}" if self.seed else ""
-        return f"{stand_in}{self.likelihood}-k{self.latent_dim}{seed}"
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not the default, but for likelihood, K and max_epochs, which may grow when a run goes
+        on."""
+        rest = [item for item in fields(self)[2:] if item.name != "max_epochs"]
+        return {item.name: getattr(self, item.name) for item in rest if getattr(self, item.name) != item.default}
+
+    @property
+    def run(self) -> str:
+        """The run's name, e.g. "gaussian-k32" or "beta-k16-eps=1e-06-seed=1": two settings never share one."""
+        parts = [
+            f"{self.likelihood}-k{self.latent_dim}",
+            *(f"{name}={value}" for name, value in self.changed().items()),
+        ]
+        return "-".join(parts)
+
+    @classmethod
+    def of_run(cls, run: str) -> "Config":
+        """The settings that a name stands for. Raises UsageError if it stands for none."""
+        head, *rest = re.split(r"-(?=[a-z_0-9]+=)", run)
+        types = {item.name: item.type for item in fields(cls)}
+        try:
+            likelihood, latent_dim = re.fullmatch(r"(.+)-k(\d+)", head).groups()
+            changed = {name: types[name](value) for name, value in (part.split("=") for part in rest)}
+            return cls(likelihood, int(latent_dim), **changed)
+        except (AttributeError, KeyError, ValueError, UsageError) as error:
+            raise UsageError(f"no run is named '{run}'; a name is like gaussian-k32 or beta-k32-eps=1e-06") from error
+
+    @property
+    def command(self) -> str:
+        """The command that trains the run: script and all options that are not its defaults."""
+        script, preset = f"task_2/train.py --likelihood {self.likelihood}", Config(self.likelihood)
+        if self.likelihood == TASK_1.likelihood:
+            script = "task_1/train.py"
+        elif (self.likelihood, self.latent_dim) == (TASK_3.likelihood, TASK_3.latent_dim):
+            script, preset = "task_3/train.py", TASK_3
+        mine, usual = self.to_dict(), preset.to_dict()
+        options = [f" --{name.replace('_', '-')} {mine[name]}" for name in mine if mine[name] != usual[name]]
+        return script + "".join(options)
+
+    def make_likelihood(self) -> Likelihood:
+        own = {name: value for name, value in self.changed().items() if name in constants(self.likelihood)}
+        return LIKELIHOODS[self.likelihood](**own)
+
+    def make_vae(self) -> VAE:
+        return VAE(self.make_likelihood(), self.latent_dim, self.width, self.hidden)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def differences(self, other: "Config") -> list[str]:
-        """The names of the settings that differ, but for max_epochs, which may grow when a run goes on."""
-        mine, others = self.to_dict(), other.to_dict()
-        return [name for name in mine if mine[name] != others[name] and name != "max_epochs"]
+
+def constants(likelihood: str | None = None) -> set[str]:
+    """The names of the settings that a likelihood is built with; of all of them if none is named."""
+    names = LIKELIHOODS if likelihood is None else [likelihood]
+    return {parameter for name in names for parameter in inspect.signature(LIKELIHOODS[name]).parameters}
+
+
+TASK_1 = Config("gaussian")
+TASK_3 = Config("bernoulli", latent_dim=2, learning_rate=1e-3)  # two latents: at 2e-3 the ELBO falls between epochs

@@ -1,4 +1,6 @@
-"""Errors that are the user's to mend: shown as one message, without a traceback (see cli.main)."""
+"""Errors that are the user's to mend, shown as one message without a traceback (see cli.main); how things are said."""
+
+from contextlib import suppress
 
 
 class UserError(Exception):
@@ -12,10 +14,16 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A run or a checkpoint is missing, damaged, or of another kind."""
+    """A run, a checkpoint or a result is missing, damaged, or of another kind."""
 
 
 class UsageError(UserError):
     """A command-line argument makes no sense."""
 
     exit_code = 2
+
+
+def say(text: str) -> None:
+    """Print; if nobody can read it (a closed pipe, a console without these letters), go on: output never ends a run."""
+    with suppress(OSError, ValueError):  # UnicodeEncodeError is a ValueError
+        print(text, flush=True)

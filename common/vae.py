@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from common.likelihoods import LEVELS, LIKELIHOODS
+from common.likelihoods import Likelihood
 
 SHAPE = (1, 28, 28)
 PATCH = 4  # the networks work on 7x7 patches of 4x4 pixels, where nearly all arithmetic is matrix products
@@ -95,36 +95,31 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """p(Z) = N(0, I) with K = latent_dim, p(X|z) by the decoder, q(Z|x) by the encoder.
 
-    likelihood: a key of LIKELIHOODS. Raises ValueError for K < 2, which the task excludes.
+    Raises ValueError for K < 2, which the task excludes.
     """
 
-    def __init__(self, likelihood: str, latent_dim: int, width: int, hidden: int):
+    def __init__(self, likelihood: Likelihood, latent_dim: int, width: int, hidden: int):
         super().__init__()
         if latent_dim < 2:
             raise ValueError(f"latent_dim is {latent_dim}; the task asks for K > 1")
-        self.latent_dim, self.likelihood = latent_dim, LIKELIHOODS[likelihood]
+        self.latent_dim, self.likelihood = latent_dim, likelihood
         self.encoder = Encoder(latent_dim, width, hidden)
-        self.decoder = Decoder(latent_dim, self.likelihood.channels, width, hidden)
+        self.decoder = Decoder(latent_dim, likelihood.channels, width, hidden)
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
 
     @property
     def p_z(self) -> Normal:
         """The prior, batch shape (K,)."""
-        return Normal(self.zeros, self.zeros + 1, validate_args=False)
+        return Normal(self.zeros, self.zeros + 1)
 
     def q_z(self, x: Tensor) -> Normal:
-        """q(Z|x), batch shape (B, K)."""
+        """q(Z|x), batch shape (B, K). The encoder sees of x what p(X|z) scores: for a Categorical, its bins."""
         check_pixels(x)
-        return Normal(*self.encoder(x), validate_args=False)
+        return Normal(*self.encoder(self.likelihood.render(self.likelihood.observe(x))))
 
     def p_x(self, z: Tensor) -> Distribution:
         """p(X|z) for z (B, K), batch shape (B, 1, 28, 28)."""
         return self.likelihood.p_x(self.decoder(z))
-
-    def images(self, z: Tensor) -> Tensor:
-        """Images x' ~ p(X|z), (B, 1, 28, 28); means E[X|z] for a likelihood whose images are means (Task 2d's hint)."""
-        draw = self.likelihood.mean if self.likelihood.images == "means" else self.likelihood.sample
-        return draw(self.p_x(z))
 
 
 class ELBO(NamedTuple):
@@ -140,9 +135,9 @@ def elbo(vae: VAE, x: Tensor, q_z: Normal, mask: Tensor | None = None, z: Tensor
 
     x: (B, 1, 28, 28). q_z: q(Z|x) for Tasks 1 to 3, q(Z|Psi) for Task 4. mask: bool, broadcast to x; pixels where it
     is False are left out of log p(x|z) (Task 4b). z: (B, K) from q_z, drawn here, reparameterised, if not given.
-    Raises ValueError if x is no batch of images in [0, 1].
+    Raises ValueError if x is no batch of images.
     """
-    check_pixels(x)
+    check_shape(x)
     z = q_z.rsample() if z is None else z
     log_p = vae.likelihood.log_prob(vae.p_x(z), x)  # (B, 1, 28, 28)
     if mask is not None:
@@ -152,21 +147,17 @@ def elbo(vae: VAE, x: Tensor, q_z: Normal, mask: Tensor | None = None, z: Tensor
     return ELBO(log_likelihood - kl, log_likelihood, kl)
 
 
-def check_pixels(x: Tensor) -> None:
+def check_shape(x: Tensor) -> None:
     if x.shape[1:] != SHAPE or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, 1, 28, 28)")
+
+
+def check_pixels(x: Tensor) -> None:
+    """Raises ValueError if x is no batch of images in [0, 1]."""
+    check_shape(x)
     low, high = x.aminmax()
     if not (low >= 0 and high <= 1):  # NaN fails both
         raise ValueError(f"pixels of x reach from {low:.3g} to {high:.3g}, expected [0, 1]; divide by 255")
-
-
-def grey_level_frequencies(x: Tensor) -> Tensor:
-    """Share of each grey level at each pixel of x (N, 1, 28, 28): (256, 1, 28, 28), with one image's worth of all
-    levels added, so that none is 0."""
-    levels = (x * (LEVELS - 1)).round().long().flatten(1)  # (N, 784)
-    counts = torch.zeros(LEVELS, levels.shape[1], device=x.device)
-    counts.scatter_add_(0, levels, torch.ones_like(x).flatten(1))
-    return ((counts + 1 / LEVELS) / (len(x) + 1)).view(LEVELS, *SHAPE)
 
 
 def start_from_marginals(vae: VAE, x: Tensor, steps: int = 100) -> None:

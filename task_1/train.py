@@ -1,4 +1,12 @@
-"""Task 1b and 1c: train the VAE with the Gaussian p(X|z) until the stopping criterion ends it.
+"""Task 1a to 1c: train the VAE with the Gaussian p(X|z) until the stopping criterion ends it.
+
+1a  the networks               common/vae.py: Encoder, Decoder, VAE
+    the hyperparameters        common/config.py, each with its reason; the optimiser: make_learner in common/training.py
+1b  log p(x|z)                 common/likelihoods.py: Gaussian
+    the ELBO                   common/vae.py: elbo; of all training and validation images, without gradients: evaluate
+    the graph                  task_1/curves.py
+1c  the stopping criterion     common/training.py: EarlyStopping; its place in the training: train
+1d  images                     task_1/reconstruct.py, task_1/sample.py
 
 Writes data/runs/<run>/ and report/results/<run>.json. Interrupted, it goes on where it was when called again.
 """
@@ -9,11 +17,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
+from common.config import TASK_1
 
 
 def main() -> None:
-    options = cli.training_parser(__doc__, likelihood="gaussian").parse_args()
-    cli.train(options)
+    cli.train_run(cli.training_parser(__doc__, TASK_1).parse_args())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Task 2b to 2e: train the VAE with another p(X|z), one run for each --likelihood (default: all but Task 1's).
 
+log p(x|z) and the discretisation of 2c are in common/likelihoods.py, one class each; all else is as in Task 1.
 Writes data/runs/<run>/ and report/results/<run>.json. Interrupted, it goes on where it was when called again.
 """
 
@@ -11,16 +12,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import argparse
 
 from common import cli
+from common.config import TASK_1
 from common.likelihoods import LIKELIHOODS
 
 
 def main() -> None:
-    parser = cli.training_parser(__doc__, likelihood=None)
-    others = [name for name in LIKELIHOODS if name != "gaussian"]
+    parser = cli.training_parser(__doc__)
+    others = [name for name in LIKELIHOODS if name != TASK_1.likelihood]
     parser.add_argument("--likelihood", choices=list(LIKELIHOODS), nargs="+", default=others)
     options = parser.parse_args()
     for likelihood in options.likelihood:
-        cli.train(argparse.Namespace(**vars(options) | {"likelihood": likelihood}))
+        cli.train_run(argparse.Namespace(**vars(options) | {"likelihood": likelihood}))
 
 
 if __name__ == "__main__":

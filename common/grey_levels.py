@@ -1,0 +1,53 @@
+"""Pixels as the 256 grey levels that they are: how often each occurs, and the probability that a density gives it."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Beta, Normal
+
+LEVELS = 256  # MNIST's pixels are the grey levels 0/255, 1/255, ..., 255/255
+RESOLUTION = 1 / (LEVELS - 1)  # the distance of two levels
+
+
+def level_of(x: Tensor) -> Tensor:
+    """Pixels in [0, 1] as levels 0 to 255, int64."""
+    return (x * (LEVELS - 1)).round().long()
+
+
+def level_frequencies(x: Tensor) -> Tensor:
+    """Share of each grey level at each pixel of x (N, 1, 28, 28): (256, 1, 28, 28), with one image's worth of all
+    levels added, so that none is 0."""
+    counts = torch.zeros(LEVELS, *x.shape[1:], device=x.device)
+    counts.scatter_add_(0, level_of(x), torch.ones_like(x))
+    return (counts + 1 / LEVELS) / (len(x) + 1)
+
+
+def log_normal_mass(p_x: Normal, x: Tensor) -> Tensor:
+    """log of the normal's mass in the cell of each grey level x, in double precision; the tails belong to the end
+    levels. (B, 1, 28, 28)."""
+    mu, sigma, x = p_x.loc.double(), p_x.scale.double(), x.double()
+    low = torch.where(x <= 0, -torch.inf, (x - RESOLUTION / 2 - mu) / sigma)
+    high = torch.where(x >= 1, torch.inf, (x + RESOLUTION / 2 - mu) / sigma)
+    low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)  # into the accurate tail
+    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    return log_high + torch.log1p(-torch.exp(log_low - log_high))
+
+
+def log_beta_mass(p_x: Beta, x: Tensor, width: float) -> Tensor:
+    """The same for a Beta and squeezed pixels x, whose cells are so wide; the end cells reach to 0 and to 1."""
+    from scipy.special import betainc  # torch has none; loaded where it is needed
+
+    alpha, beta, x = p_x.concentration1.double(), p_x.concentration0.double(), x.double()
+    low = torch.where(x <= x.new_tensor(width), 0.0, x - width / 2)
+    high = torch.where(x >= 1 - width, 1.0, x + width / 2)
+    flip = low > alpha / (alpha + beta)  # by symmetry into the left tail, which is the accurate one
+    alpha, beta = torch.where(flip, beta, alpha), torch.where(flip, alpha, beta)
+    low, high = torch.where(flip, 1 - high, low), torch.where(flip, 1 - low, high)
+    alpha, beta, low, high = (part.cpu().numpy() for part in (alpha, beta, low, high))
+    mass = betainc(alpha, beta, high)
+    inner = low > 0
+    mass[inner] -= betainc(alpha[inner], beta[inner], low[inner])
+    mass = torch.from_numpy(mass).to(x.device)
+    # in tails beyond the range of floats: the density at the midpoint times the cell's width
+    return torch.where(mass > 1e-300, mass.clamp_min(1e-300).log(), p_x.log_prob(x) + math.log(width))
