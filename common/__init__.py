@@ -1,13 +1,17 @@
 """What the tasks share. One direction of flow:
 
-    mnist -> likelihoods, vae -> training | inference -> runs -> evaluation, figures -> report
+    errors, mnist, grey_levels -> inflated, likelihoods -> vae -> config -> runs -> training -> cli -> the scripts
+                                                           vae -> evaluation, runs -> figures  -> the scripts
+
+task_4/inference.py and report/studies stand above these; report/build.py calls the scripts.
 
 Symbols, as in the assignment          shapes
     B, N    images in a batch, in all      x        (B, 1, 28, 28)  pixels in [0, 1]
     D       784 pixels                     z        (B, K)          latents
     K       latent dimensions              raw      (B, C, 28, 28)  what the decoder returns
-    C       decoder channels per pixel     q_z      Normal with batch shape (B, K): q(Z|x) or q(Z|Psi)
-    y       digit labels                   p_x      distribution with batch shape (B, 1, 28, 28): p(X|z)
+    k       bins of the Categorical        q_z      Normal with batch shape (B, K): q(Z|x) or q(Z|Psi)
+    C       decoder channels per pixel     p_x      distribution with batch shape (B, 1, 28, 28): p(X|z)
+    y       digit labels
 
 Everything called elbo, log_likelihood or kl is in nats per image, summed over D pixels or K latents.
 """

@@ -1,6 +1,7 @@
 """Command lines: one parser for training, generated from Config, and one for the scripts that use a trained run."""
 
 import argparse
+import math
 import os
 import shlex
 import signal
@@ -26,21 +27,26 @@ MOST_THREADS = 1024
 
 
 class Parser(argparse.ArgumentParser):
-    """An error is one line and exit code 2. The options know the command that they make, for what is written."""
+    """An error is one line and exit code 2. The options know their parser, for command()."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
     def parse_args(self, *arguments: Any) -> argparse.Namespace:
         options = super().parse_args(*arguments)
-        script = Path(sys.argv[0]).resolve()
-        options.command = [script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name]
-        for action in self._actions:
-            value = getattr(options, action.dest, None)
-            if action.dest not in ELSEWHERE and (value != action.default or action.dest == "run"):
-                words = value if isinstance(value, list) else [value]
-                options.command += [action.option_strings[0], *map(str, words)]
+        options.parser = self
         return options
+
+
+def command(options: argparse.Namespace) -> str:
+    """Script and options that made these: the run, and all that is not the default and changes numbers."""
+    script = Path(sys.argv[0]).resolve()
+    words = [script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name]
+    for action in options.parser._actions:
+        value = getattr(options, action.dest, None)
+        if action.dest not in ELSEWHERE and (value != action.default or action.dest == "run"):
+            words += [action.option_strings[0], *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
 
 
 def parser(doc: str) -> Parser:
@@ -106,7 +112,7 @@ def prepare(options: argparse.Namespace) -> tuple[Mnist, Source, str]:
     """The data, on the device; the source of what is made from it; and the device."""
     device = settle(options)
     mnist = load_mnist(options.dataset, options.data_dir)
-    return mnist.to(device), Source(mnist.name, shlex.join(options.command)), device
+    return mnist.to(device), Source(mnist.name, command(options)), device
 
 
 def load(options: argparse.Namespace) -> tuple[Mnist, VAE, Source]:
@@ -116,13 +122,21 @@ def load(options: argparse.Namespace) -> tuple[Mnist, VAE, Source]:
 
 
 def load_run(options: argparse.Namespace) -> tuple[VAE, Source]:
-    """The same without data, for what needs no images: MNIST's run, unless the stand-in is asked for."""
+    """The same without data, for what needs no images."""
     source = without_data(options)
     return source.vae(options.run, settle(options)), source
 
 
 def without_data(options: argparse.Namespace) -> Source:
-    return Source("mnist5k" if options.dataset == "mnist5k" else "mnist", shlex.join(options.command))
+    """The source of what is made without images: MNIST's runs, unless the stand-in is asked for."""
+    return Source("mnist5k" if options.dataset == "mnist5k" else "mnist", command(options))
+
+
+def check_latents(vae: VAE, run: str, at_least: int, at_most: float = math.inf) -> None:
+    """Raises UsageError if a figure needs another K."""
+    if not at_least <= vae.latent_dim <= at_most:
+        wanted = f"K = {at_least}" if at_least == at_most else f"K >= {at_least}"
+        raise UsageError(f"run '{run}' has K = {vae.latent_dim}, this figure needs {wanted}; leave --run out")
 
 
 def train_run(options: argparse.Namespace) -> None:
@@ -175,6 +189,6 @@ def main(script: Callable[[], None]) -> None:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        command = shlex.join(["python", *sys.argv])
-        print(f"\ninterrupted; what is complete is kept, and this goes on or starts again: {command}", file=sys.stderr)
+        again = shlex.join(["python", *sys.argv])
+        print(f"\ninterrupted; what is complete is kept, and this goes on or starts again: {again}", file=sys.stderr)
         sys.exit(130)

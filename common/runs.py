@@ -225,9 +225,13 @@ def find_model(place: Home, run: str) -> Path:
     """The file of a trained model: one's own before the shipped one."""
     path = next((path for path in (place.runs / run / "model.pt", place.shipped / f"{run}.pt") if path.is_file()), None)
     if path is None:
-        there = {p.parent.name for p in place.runs.glob("*/model.pt")} | {p.stem for p in place.shipped.glob("*.pt")}
-        raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(sorted(there)) or 'none'}")
+        raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(trained(place)) or 'none'}")
     return path
+
+
+def trained(place: Home) -> list[str]:
+    """The names of all trained runs."""
+    return sorted({p.parent.name for p in place.runs.glob("*/model.pt")} | {p.stem for p in place.shipped.glob("*.pt")})
 
 
 def _shorten(value: Any) -> Any:

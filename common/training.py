@@ -171,7 +171,7 @@ def train(
 
     average.module.load_state_dict(best)
     on_test = evaluate(average.module, mnist.test.x.to(device))
-    return summary(config, mnist.name, history, stopping, on_test), best
+    return summary(config, mnist, history, stopping, on_test), best
 
 
 def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, list, dict]:
@@ -220,17 +220,18 @@ def progress(row: dict[str, Any], stopping: EarlyStopping) -> str:
 
 
 def summary(
-    config: Config, dataset: str, history: list[dict[str, Any]], stopping: EarlyStopping, on_test: ELBO
+    config: Config, mnist: Mnist, history: list[dict[str, Any]], stopping: EarlyStopping, on_test: ELBO
 ) -> dict[str, Any]:
     """An ended training as it stands in report/results/<run>.json; on_test: each test image's ELBO, best weights."""
     standard_error = on_test.elbo.double().std().item() / len(on_test.elbo) ** 0.5
     return {
         "run": config.run,
-        "dataset": dataset,
+        "dataset": mnist.name,
         "likelihood": config.likelihood,
         "latent_dim": config.latent_dim,
         "parameters": sum(parameter.numel() for parameter in config.make_vae().parameters()),
         "settings": config.to_dict(),
+        "images": {part: len(getattr(mnist, part).x) for part in ("train", "val", "test")},
         "history": history,
         "best_epoch": max(history, key=lambda row: row["val"]["elbo"])["epoch"],
         "stopped_by": "patience" if stopping.stop else "max_epochs",

@@ -9,6 +9,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from common.likelihoods import Likelihood
 
 SHAPE = (1, 28, 28)
+LEFT = (torch.arange(28) < 14).expand(1, 1, 28, 28)  # Task 4b: the mask of x_L, the 14 left columns
 PATCH = 4  # the networks work on 7x7 patches of 4x4 pixels, where nearly all arithmetic is matrix products
 
 

@@ -1,8 +1,8 @@
 """Build report/report.pdf from report.typ, report/results and report/figures.
 
-Without options only the PDF, and it fails if a result or figure is missing or older than its run. --all first trains
-what is missing and makes what is missing or out of date; interrupted, it goes on where it was. --zip also writes
-report/submission.zip, the code as it is handed in.
+Without options only the PDF; it says in one line what is missing, or was made otherwise than the report wants it, and
+builds nothing then. --all trains and makes the sheet's answers where they are not as wanted, --studies what else the
+report shows; interrupted, both go on where they were. --zip also writes report/submission.zip, as it is handed in.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -20,169 +20,183 @@ import typst
 from PIL import Image
 
 from common import cli
-from common.errors import CheckpointError, UserError
-from common.figures import FIGURES
-from common.likelihoods import LIKELIHOODS
+from common.config import FAVOURITE, TASK_1, TASK_3, Config
+from common.errors import CheckpointError, UserError, say
 from common.mnist import ROOT
-from common.runs import RESULTS, sources, trained_runs
+from common.runs import find_model, fingerprint, home, load_checkpoint, read_json, write
 
-REPORT = ROOT / "report"
-CODE = [
-    "common",
-    "task_1",
-    "task_2",
-    "task_3",
-    "task_4",
-    "report",
-    "tests",
-    "README.md",
-    "requirements.txt",
-    "pyproject.toml",
-]
-IMAGES = ["curves", "reconstructions", "samples"]
+REPORT, PLACE = ROOT / "report", home("mnist")
+CODE = ["common", "task_1", "task_2", "task_3", "task_4", "report", "tests", "data/README.md"]
+CODE += ["README.md", "requirements.txt", "pyproject.toml"]
 
 
 class Step(NamedTuple):
-    """A command, the minutes that it takes on two cores, and what it writes: results, figures, trained models."""
+    """A command, the minutes that it takes on two cores, and the results and figures that it writes."""
 
     minutes: float
     command: str
-    results: tuple[str, ...] = ()
-    figures: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
+    writes: tuple[str, ...]
 
 
-def training(minutes: float, command: str, run: str) -> Step:
-    return Step(minutes, command, results=(run,), models=(run,))
+def step(minutes: float, command: str, *writes: str) -> Step:
+    return Step(minutes, command, writes)
 
 
-STEPS = [
-    training(5, "task_1/train.py", "gaussian-k32"),
+def training(minutes: float, config: Config) -> Step:
+    return step(minutes, config.command, f"{config.run}.json")
+
+
+def figures(command: str, run: str, *kinds: str) -> Step:
+    return step(0.3, f"{command} --run {run}", *(f"{run}-{kind}.png" for kind in kinds))
+
+
+REPORTED = ["beta", "categorical", "bernoulli", "inflated"]
+BERNOULLI = Config("bernoulli")
+ANSWERS = [
+    training(14, TASK_1),
+    *(training(14, Config(name)) for name in REPORTED),
+    training(9, TASK_3),
+    figures("task_1/curves.py", TASK_1.run, "curves"),
+    figures("task_1/reconstruct.py", TASK_1.run, "reconstructions"),
+    figures("task_1/sample.py", TASK_1.run, "samples"),
     *(
-        training(minutes, f"task_2/train.py --likelihood {name}", f"{name}-k32")
-        for name, minutes in (("beta", 5), ("categorical", 11), ("bernoulli", 9), ("inflated", 13))
+        figures("task_2/figures.py", Config(name).run, *kinds)
+        for name in REPORTED
+        for kinds in [["curves", "reconstructions", "samples", *["binary-samples"] * (name == "bernoulli")]]
     ),
+    step(3, "task_2/compare.py", "comparison.json"),
+    figures("task_1/curves.py", TASK_3.run, "curves"),
+    figures("task_3/latent_2d.py", TASK_3.run, "latent-2d"),
+    figures("task_3/latent_pca.py", BERNOULLI.run, "latent-pca"),
+    figures("task_3/interpolate.py", FAVOURITE.run, "interpolation"),
+    figures("task_4/reconstruct.py", FAVOURITE.run, "psi-reconstructions"),
+    figures("task_4/complete.py", FAVOURITE.run, "completions", "more-completions"),
+]
+SEEDS = [("bernoulli", 1), ("bernoulli", 2), ("categorical", 1), ("inflated", 1)]
+STUDIES = [
+    *(training(14, Config(name, seed=seed)) for name, seed in SEEDS),
+    step(2, "report/studies/classifier.py", "classifier.json"),
+    step(0.2, "report/studies/pixels.py", "pixels.json"),
+    step(3, "report/studies/benchmark.py", "benchmark.json"),
+    step(2, "report/studies/constants.py", "constants.json"),
+    step(2, "report/studies/samples.py", "samples.json"),
+    step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary.json"),
+    step(2, "report/studies/latents.py", "latents.json"),
+    step(4, f"report/studies/posterior.py --run {TASK_3.run}", "posterior.json", f"{TASK_3.run}-posterior.png"),
     *(
-        Step(9, f"task_2/train.py --likelihood bernoulli --seed {seed}", results=(f"bernoulli-k32-seed{seed}",))
-        for seed in (1, 2)
-    ),
-    training(7, "task_2/train.py --likelihood bernoulli --latent-dim 2", "bernoulli-k2"),
-    Step(2, "task_2/train_classifier.py", results=("classifier",), models=("classifier", "classifier-left")),
-    Step(3, "task_1/benchmark.py", results=("benchmark",)),
-    Step(0.2, "task_1/curves.py", figures=("gaussian-k32-curves",)),
-    Step(0.2, "task_1/reconstruct.py", figures=("gaussian-k32-reconstructions",)),
-    Step(0.2, "task_1/sample.py", figures=("gaussian-k32-samples",)),
-    Step(
-        0.5,
-        "task_2/figures.py",
-        figures=(
-            *(f"{run}-k32-{kind}" for run in list(LIKELIHOODS)[1:] for kind in IMAGES),
-            "bernoulli-k32-binary-samples",
-        ),
-    ),
-    Step(2, "task_2/sweep.py", results=("sweep",)),
-    Step(3, "task_2/compare.py", results=("comparison",), figures=("comparison",)),
-    Step(0.5, "task_3/latent_2d.py", results=("task_3a-bernoulli-k2",), figures=("bernoulli-k2-latent-2d",)),
-    Step(0.2, "task_1/curves.py --run bernoulli-k2", figures=("bernoulli-k2-curves",)),
-    Step(0.5, "task_3/latent_pca.py", results=("task_3b-bernoulli-k32",), figures=("bernoulli-k32-latent-pca",)),
-    Step(0.3, "task_3/interpolate.py", results=("task_3c-inflated-k32",), figures=("inflated-k32-interpolation",)),
-    Step(0.5, "task_4/reconstruct.py", figures=("inflated-k32-psi-reconstructions",)),
-    Step(2, "task_4/reconstruct.py --images 200", results=("task_4a-inflated-k32",)),
-    Step(3, "task_4/reconstruct.py --images 1000 --run bernoulli-k32", results=("task_4a-bernoulli-k32",)),
-    Step(2, "task_4/posterior.py", results=("task_4a-bernoulli-k2",), figures=("bernoulli-k2-posterior",)),
-    Step(0.5, "task_4/complete.py", figures=("inflated-k32-completions", "inflated-k32-more-completions")),
-    *(
-        Step(m, f"task_4/complete.py --images {n} --run {run}", (f"task_4b-{run}",), (f"{run}-worst-completions",))
-        for m, n, run in ((4, 200, "inflated-k32"), (8, 1000, "bernoulli-k32"))
+        step(minutes, f"report/studies/{script}.py --run {run}{options}", f"{script}-{run}.json", *pictures)
+        for minutes, run, options in ((4, FAVOURITE.run, ""), (6, BERNOULLI.run, " --images 1000"))
+        for script, pictures in (("gaps", ()), ("completions", (f"{run}-worst-completions.png",)))
     ),
 ]
 
 
-def problem(step: Step) -> str | None:
-    """Why a step has to be done (again), or None."""
-    for name in step.models:
-        if name not in trained_runs():
-            return f"no trained model {name}"
-    for path in (
-        *(RESULTS / f"{name}.json" for name in step.results),
-        *(FIGURES / f"{name}.png" for name in step.figures),
-    ):
+def source_of(path: Path) -> dict[str, Any]:
+    """The source of a result or figure. Raises CheckpointError if the file does not say it."""
+    if path.suffix == ".json":
+        return read_json(path)["source"]
+    try:
+        with Image.open(path) as image:
+            return json.loads(image.text["Source"])
+    except (OSError, KeyError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{path}: does not say what it was made from; make it again") from error
+
+
+def weights_of(run: str, known: dict[str, str]) -> str | None:
+    """The fingerprint of the weights that there are of a run; where they are not kept, the one in its results."""
+    if run not in known:
+        try:
+            path = find_model(PLACE, run)
+            keys = {"weights"} if run.startswith("classifier") else {"run", "dataset", "config", "weights"}
+            known[run] = fingerprint(load_checkpoint(path, keys)["weights"])
+        except CheckpointError:
+            path = PLACE.results / f"{run}.json"
+            known[run] = source_of(path)["weights"].get(run) if path.is_file() else None
+    return known[run]
+
+
+def problem(wanted: Step, known: dict[str, str]) -> str | None:
+    """Why a step has to be done (again), or None; known: fingerprints of weights that were read before."""
+    for name in wanted.writes:
+        path = (PLACE.results if name.endswith(".json") else PLACE.figures) / name
         if not path.is_file():
-            return f"{path.relative_to(ROOT)} is missing"
-        if outdated := outdated_runs(path):
-            return f"{path.relative_to(ROOT)} is older than {', '.join(outdated)}"
-        content = json.loads(path.read_text()) if path.suffix == ".json" else {}
-        if content.get("dataset", "mnist") != "mnist":
-            return f"{path.relative_to(ROOT)} is not from MNIST"
-        if not content.get("complete", True):
-            return f"{path.relative_to(ROOT)} is from a quick try"
+            return f"{name} is missing"
+        try:
+            source = source_of(path)
+        except CheckpointError:
+            return f"{name} cannot be read"
+        if source["command"] != wanted.command:
+            return f"{name} was made by {source['command']}"
+        if other := [run for run, mark in source["weights"].items() if weights_of(run, known) != mark]:
+            return f"{name} was made with other weights of {', '.join(other)}"
     return None
 
 
-def outdated_runs(path: Path) -> list[str]:
-    """The runs that a result or figure was made from and that have been trained anew since."""
-    if path.suffix == ".json":
-        made_from = json.loads(path.read_text()).get("source", {})
-    else:
-        with Image.open(path) as image:
-            made_from = json.loads(image.text["Source"])
-    return [run for run, fingerprint in made_from.items() if not is_from(run, fingerprint)]
-
-
-def is_from(run: str, fingerprint: str) -> bool:
-    try:
-        return sources([run])[run] == fingerprint
-    except CheckpointError:  # the run's own results are missing
-        return False
-
-
-def make_all() -> None:
+def make(steps: list[Step]) -> None:
     """Do the steps that have to be done, in their order."""
-    waiting = [step for step in STEPS if problem(step)]
-    for i, step in enumerate(STEPS):
-        if reason := problem(step):
-            rest = sum(later.minutes for later in STEPS[i:] if later in waiting)
-            print(
-                f"step {i + 1} of {len(STEPS)}, about {rest:.0f} minutes to go: {step.command} ({reason})", flush=True
-            )
-            command = [sys.executable, *step.command.split(), "--dataset", "mnist"]
+    for i, wanted in enumerate(steps):
+        if reason := problem(wanted, {}):
+            rest = sum(later.minutes for later in steps[i:] if problem(later, {}))
+            say(f"step {i + 1} of {len(steps)}, about {rest:.0f} minutes to go: {wanted.command} ({reason})")
+            command = [sys.executable, *wanted.command.split(), "--dataset", "mnist"]
             if code := subprocess.run(command, cwd=ROOT).returncode:
-                raise UserError(f"{step.command} ended with exit code {code}; --all goes on from there")
+                raise UserError(f"{wanted.command} ended with exit code {code}; the same command goes on from there")
 
 
-def build_pdf(target: Path = REPORT / "report.pdf", authors: Path = REPORT / "authors.toml") -> Path:
-    """Compile the report; UserError if anything that it shows is missing or out of date."""
-    if reasons := [reason for step in STEPS if (reason := problem(step._replace(models=())))]:
-        raise UserError("; ".join(reasons) + "; python report/build.py --all makes what is missing")
-    inputs = {"authors": json.dumps(tomllib.loads(authors.read_text()) if authors.is_file() else {})}
+def read_authors(path: Path) -> dict[str, Any]:
+    """authors.toml; an absent file is an empty one. Raises UserError naming file, line and fault."""
+    if not path.is_file():
+        return {}
     try:
-        typst.compile(REPORT / "report.typ", output=target, root=ROOT, sys_inputs=inputs)
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:  # tomllib names the line
+        raise UserError(f"{path}: {error}") from error
+    authors = content.get("author", [])
+    if not isinstance(authors, list) or not all(isinstance(value, str) for row in authors for value in row.values()):
+        raise UserError(f"{path}: expected a block [[author]] for each of you, with texts in quotes")
+    return content
+
+
+def build_pdf(target: Path = REPORT / "report.pdf", authors: Path = REPORT / "authors.toml") -> None:
+    """Compile the report. Raises UserError if anything that it shows is missing or not as wanted."""
+    known: dict[str, str] = {}
+    if reasons := [reason for wanted in ANSWERS + STUDIES if (reason := problem(wanted, known))]:
+        raise UserError(f"no PDF: {'; '.join(reasons)}. To make this again: python report/build.py --all --studies")
+    inputs = {"authors": json.dumps(read_authors(authors))}
+    try:
+        pdf = typst.compile(REPORT / "report.typ", root=REPORT, sys_inputs=inputs)
     except typst.TypstError as error:
         raise UserError(f"report.typ: {error}") from error
-    print(f"wrote {target}")
-    return target
+    write(target, lambda file: file.write(pdf))
+    say(f"wrote {target}")
 
 
 def build_zip(target: Path = REPORT / "submission.zip") -> Path:
-    """The code with the results and figures of the report: no data, no weights, no caches."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in CODE:
-            files = sorted((ROOT / name).rglob("*")) if (ROOT / name).is_dir() else [ROOT / name]
-            for file in files:
-                made = file.suffix in (".zip", ".pdf") or file.name.startswith("digits-")
-                if file.is_file() and "__pycache__" not in file.parts and not made:
-                    archive.write(file, file.relative_to(ROOT))
-    print(f"wrote {target}")
+    """The code with results and figures, and the weights that they were made with: no data, no caches."""
+
+    def fill(file: Any) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in CODE:
+                paths = sorted((ROOT / name).rglob("*")) if (ROOT / name).is_dir() else [ROOT / name]
+                for path in paths:
+                    hidden = any(part.startswith((".", "__")) for part in path.relative_to(ROOT).parts[:-1])
+                    if path.is_file() and not hidden and path.suffix not in (".zip", ".pdf", ".tmp"):
+                        archive.write(path, path.relative_to(ROOT))
+            for path in sorted(PLACE.shipped.glob("*.pt")):
+                archive.write(find_model(PLACE, path.stem), path.relative_to(ROOT))
+
+    write(target, fill)
+    say(f"wrote {target}")
     return target
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="train and make what is missing or out of date")
+    parser.add_argument("--all", action="store_true", help="train and make the sheet's answers, where not as wanted")
+    parser.add_argument("--studies", action="store_true", help="make the studies, too, where not as wanted")
     parser.add_argument("--zip", action="store_true", help="write the submission, too")
     options = parser.parse_args()
-    if options.all:
-        make_all()
+    make(ANSWERS * options.all + STUDIES * options.studies)
     build_pdf()
     if options.zip:
         build_zip()

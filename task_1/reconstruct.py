@@ -8,19 +8,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from common import cli
+from common.config import TASK_1
 from common.figures import pairs_grid, save_figure
 
 
 @torch.no_grad()
 def main() -> None:
-    options = cli.run_parser(__doc__, "gaussian").parse_args()
-    mnist, vae, run = cli.load(options)
+    options = cli.run_parser(__doc__, TASK_1.run).parse_args()
+    mnist, vae, source = cli.load(options)
     x = mnist.test.x[:32]
     q_z = vae.q_z(x)  # 1. the distribution q(Z|x)
     z = q_z.sample()  # 2. z ~ q(Z|x)
     p_x = vae.p_x(z)  # 3. the distribution p(X|z)
     x_new = vae.likelihood.sample(p_x)  # 4. x' ~ p(X|z)
-    save_figure(pairs_grid(x, x_new), f"{run}-reconstructions", run)
+    save_figure(pairs_grid(x, x_new), f"{options.run}-reconstructions", source)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from common import cli
+from common.config import TASK_1
 from common.figures import image_grid, save_figure
 
 
 @torch.no_grad()
 def main() -> None:
-    options = cli.run_parser(__doc__, "gaussian").parse_args()
-    _, vae, run = cli.load(options)
+    options = cli.run_parser(__doc__, TASK_1.run).parse_args()
+    vae, source = cli.load_run(options)
     z = vae.p_z.sample((64,))  # z ~ p(Z), (64, K)
     x_new = vae.likelihood.sample(vae.p_x(z))  # x' ~ p(X|z)
-    save_figure(image_grid(x_new, columns=8), f"{run}-samples", run)
+    save_figure(image_grid(x_new, columns=8), f"{options.run}-samples", source)
 
 
 if __name__ == "__main__":

@@ -8,38 +8,36 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import argparse
+
 import torch
 
 from common import cli
-from common.config import Config
+from common.config import TASK_1, Config
 from common.figures import elbo_curves, image_grid, pairs_grid, save_figure
 from common.likelihoods import LIKELIHOODS
-from common.runs import load_results
-from common.training import learning_rate_drops
 
 
 @torch.no_grad()
+def draw(options: argparse.Namespace) -> None:
+    mnist, vae, source = cli.load(options)
+    run, x = options.run, mnist.test.x[:32]
+    likelihood = vae.likelihood
+    save_figure(elbo_curves(source.results(run), likelihood.objective), f"{run}-curves", source)  # as in Task 1b
+    z, z_new = vae.q_z(x).sample(), vae.p_z.sample((64,))  # as in Task 1d
+    name = "mean" if likelihood.shows == "means" else "x'"
+    save_figure(pairs_grid(x, likelihood.show(vae.p_x(z)), name), f"{run}-reconstructions", source)
+    save_figure(image_grid(likelihood.show(vae.p_x(z_new)), columns=8), f"{run}-samples", source)
+    if likelihood.shows == "means":
+        binary = likelihood.sample(vae.p_x(z_new[:16]))
+        save_figure(image_grid(binary, columns=8), f"{run}-binary-samples", source)
+
+
 def main() -> None:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--likelihood", choices=list(LIKELIHOODS), nargs="+", default=list(LIKELIHOODS)[1:])
-    options = parser.parse_args()
-    mnist, device = cli.prepare(options)
-    x = mnist.test.x[:32].to(device)
-    for likelihood in options.likelihood:
-        run = Config(likelihood).run_name(mnist.name)
-        vae = cli.load_run(run, device)
-        torch.manual_seed(0)
-        results = load_results(run)
-        drops = learning_rate_drops(results)
-        curves = elbo_curves(results["history"], results["best_epoch"], drops, vae.likelihood.objective)
-        save_figure(curves, f"{run}-curves", run)
-        z, z_new = vae.q_z(x).sample(), vae.p_z.sample((64,))
-        name = "mean" if vae.likelihood.images == "means" else "x'"
-        save_figure(pairs_grid(x, vae.images(z), name), f"{run}-reconstructions", run)
-        save_figure(image_grid(vae.images(z_new), columns=8), f"{run}-samples", run)
-        if vae.likelihood.images == "means":
-            binary = vae.likelihood.sample(vae.p_x(z_new[:16]))
-            save_figure(image_grid(binary, columns=8), f"{run}-binary-samples", run)
+    others = [Config(name).run for name in LIKELIHOODS if name != TASK_1.likelihood]
+    options = cli.run_parser(__doc__, *others).parse_args()
+    for run in options.run:
+        draw(argparse.Namespace(**vars(options) | {"run": run}))
 
 
 if __name__ == "__main__":

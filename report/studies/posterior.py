@@ -1,14 +1,13 @@
-"""Task 4a for K = 2: the exact posterior p(Z|x) on a grid, and what q(Z|Psi*) and q(Z|x) miss of log p(x).
+"""How far are q(Z|Psi*) and q(Z|x) from the exact posterior? For K = 2 it can be had on a grid.
 
 log p(x) = ELBO of q(Z|x) + amortisation gap + remaining gap, where the first gap ends at the ELBO of q(Z|Psi*) and the
-second is KL(q(Z|Psi*) || p(Z|x)).
-Writes a figure of a few images and report/results/task_4a-<run>.json.
+second is KL(q(Z|Psi*) || p(Z|x)). Writes report/results/posterior.json and a figure of a few images.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import math
 
@@ -21,34 +20,30 @@ from torch.distributions import Normal, kl_divergence
 from tqdm import tqdm
 
 from common import cli
-from common.errors import UsageError
+from common.config import TASK_3
 from common.evaluation import importance_bound, mean_and_se, sample_mixture
-from common.figures import COLOURS, save_figure
-from common.inference import infer, ranked
-from common.runs import save_results
+from common.figures import COLOURS, GREY, save_figure
 from common.vae import VAE
+from task_4.inference import infer
 
 COARSE, RANGE = 0.1, 5.0  # the first grid: its step, and how far it reaches from 0
 FINER, KEEP = 5, (40.0, 20.0)  # each refinement cuts cells in 5x5, and keeps those so many nats below the best
 MOST = 1000  # with more cells to refine the posterior is so broad that the grid is fine enough for it
+STARTS, KEPT = 48, 12  # optimisations of each Psi, and those of them that go on
 NODES = 24  # of the Gauss-Hermite rule in each direction
 SAMPLES, WIDER = 200, 3.0  # for the importance-weighted check: draws of each component; their widths
 
 
 @torch.no_grad()
 def main() -> None:
-    parser = cli.run_parser(__doc__, "bernoulli", latent_dim=2)
+    parser = cli.run_parser(__doc__, TASK_3.run)
     parser.add_argument("--images", type=cli.count(8), default=40, help="test images to measure (40)")
-    parser.add_argument(
-        "--starts", type=cli.count(1), default=12, help="optimisations of each Psi: modes lie far apart (12)"
-    )
     options = parser.parse_args()
-    mnist, vae, run = cli.load(options)
-    if vae.latent_dim != 2:
-        raise UsageError(f"run '{run}' has K = {vae.latent_dim}; the grid needs K = 2: --run bernoulli-k2")
-    x = mnist.test.x[: options.images]
+    mnist, vae, source = cli.load(options)
+    cli.check_latents(vae, options.run, at_least=2, at_most=2)
+    x = mnist.test.spread(options.images).x
     with torch.enable_grad():
-        found = ranked([infer(vae, x, starts=[start]) for start in range(options.starts)])  # the best first
+        found = infer(vae, x, starts=STARTS, keep=KEPT)  # modes lie far apart: many starts, the best go on
     q_psi, q_x = found[0].psi.q_z(), vae.q_z(x)
     log_p = torch.stack([exact_log_p(vae, image) for image in tqdm(x, desc="quadrature", unit="image")])
     elbo_psi, elbo_x = exact_elbo(vae, x, q_psi), exact_elbo(vae, x, q_x)
@@ -71,17 +66,17 @@ def main() -> None:
         "importance_weighted_error": error.square().mean().div(len(x)).sqrt().item(),  # of that mean, by sampling alone
         "share_within_two_errors": ((sampled - log_p).abs() < 2 * error + 1e-3).double().mean().item(),
     }
-    save_results(cli.name_for(mnist, f"task_4a-{options.run}"), results, run)
+    source.save("posterior", results)
     order = gap.argsort().tolist()
     chosen = [*order[len(order) // 2 :][:2], *order[-2:]]  # two of median amortisation gap, and the two largest
     figure, axes = plt.subplots(2, 4, figsize=(6.5, 3.4), height_ratios=[1, 2.2])
     for (top, bottom), i in zip(axes.T, chosen, strict=True):
-        top.imshow(x[i, 0].cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+        top.imshow(x[i, 0].cpu().numpy(), **GREY)
         top.axis("off")
         draw_posterior(bottom, vae, x[i], [(q_psi, i, COLOURS[4], "q(Z|$\\Psi_*$)"), (q_x, i, COLOURS[5], "q(Z|x)")])
     axes[1, 0].set_ylabel("$z_2$")
     axes[1, 2].legend(loc="lower left", fontsize=6)
-    save_figure(figure, f"{run}-posterior", run)
+    save_figure(figure, f"{options.run}-posterior", source)
 
 
 def log_joint(vae: VAE, x: Tensor, z: Tensor) -> Tensor:

@@ -1,0 +1,132 @@
+"""How fast is training on the CPU, beside the textbook way and the machine's limit? All of it in this one run.
+
+The textbook way: a DataLoader over torchvision's MNIST with ToTensor, convolutions of 32, 64 and 128 channels and their
+transposes, Adam at 1e-3, batches of 128. Its published run is extrapolated from the epochs measured here; ours trains
+until it has the same objective on the validation images. Writes report/results/benchmark.json.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import time
+from itertools import chain, islice
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.datasets import MNIST
+from torchvision.transforms import ToTensor
+
+from common import cli
+from common.config import Config
+from common.mnist import Split
+from common.training import evaluate, make_learner, train_epoch
+from common.vae import VAE, elbo, start_from_marginals
+
+PUBLISHED_EPOCHS, PUBLISHED_OBJECTIVE = 63, -95.08  # best public solution (github ladka6/gen-ai-hw3) and its best epoch
+
+
+class Textbook(nn.Module):
+    """A VAE as tutorials have it; forward gives the negative objective of Task 2d, averaged over the batch."""
+
+    def __init__(self, latent_dim: int = 16):
+        super().__init__()
+        down = [nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.ReLU()) for i, o in ((1, 32), (32, 64), (64, 128))]
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(128 * 16, 2 * latent_dim))
+        up = [(128, 64, 0), (64, 32, 1), (32, 32, 1)]  # 4 -> 7 -> 14 -> 28
+        layers = [nn.Sequential(nn.ConvTranspose2d(i, o, 3, 2, 1, extra), nn.ReLU()) for i, o, extra in up]
+        start = [nn.Linear(latent_dim, 128 * 16), nn.ReLU(), nn.Unflatten(1, (128, 4, 4))]
+        self.decoder = nn.Sequential(*start, *layers, nn.Conv2d(32, 1, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_var = self.encoder(x).chunk(2, dim=1)
+        logits = self.decoder(mu + torch.exp(log_var / 2) * torch.randn_like(mu))
+        kl = -0.5 * (1 + log_var - mu**2 - log_var.exp()).sum()
+        return (binary_cross_entropy_with_logits(logits, x, reduction="sum") + kl) / len(x)
+
+
+def textbook_loader(part: Split, shuffle: bool) -> DataLoader:
+    dataset = MNIST.__new__(MNIST)  # its own way of giving images, without its files
+    dataset.data, dataset.targets = (part.x[:, 0] * 255).round().byte(), part.y
+    dataset.transform, dataset.target_transform = ToTensor(), None
+    return DataLoader(dataset, batch_size=128, shuffle=shuffle)
+
+
+def textbook_epoch(net: Textbook, train: DataLoader, val: DataLoader, batches: int | None) -> float:
+    """Seconds of an epoch: a training pass, then the objective of all training and validation images."""
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+    started = time.perf_counter()
+    for x, _ in islice(train, batches):
+        optimiser.zero_grad()
+        net(x).backward()
+        optimiser.step()
+    with torch.no_grad():
+        for x, _ in chain(islice(train, batches), islice(val, batches)):
+            net(x)
+    return time.perf_counter() - started
+
+
+def flops_per_image(vae: VAE, x: Tensor) -> float:
+    with FlopCounterMode(display=False) as counter:
+        elbo(vae, x, vae.q_z(x)).elbo.mean().backward()
+    return counter.get_total_flops() / len(x)
+
+
+def matrix_product_gflops(size: int = 2048, repeats: int = 20) -> float:
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    a @ b
+    started = time.perf_counter()
+    for _ in range(repeats):
+        a @ b
+    return repeats * 2 * size**3 / (time.perf_counter() - started) / 1e9
+
+
+def main() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--batches", type=cli.count(1), help="a quick try: so many of the textbook way, and one epoch")
+    options = parser.parse_args()
+    mnist, source, _ = cli.prepare(options)
+    net, train, val = Textbook(), textbook_loader(mnist.train, shuffle=True), textbook_loader(mnist.val, shuffle=False)
+    config = Config("bernoulli")
+    vae, average, optimiser = make_learner(config)
+    textbook, own, values = [textbook_epoch(net, train, val, options.batches)], [], []
+    start_from_marginals(vae, mnist.train.x)
+    while not values or (values[-1] < PUBLISHED_OBJECTIVE and not options.batches):
+        times = [time.perf_counter()]
+        train_epoch(vae, average, optimiser, mnist.train.x, config)
+        times.append(time.perf_counter())
+        evaluate(average.module, mnist.train.x)
+        values.append(evaluate(average.module, mnist.val.x).elbo.double().mean().item())
+        own.append((times[1] - times[0], time.perf_counter() - times[1]))
+    textbook.append(textbook_epoch(net, train, val, options.batches))  # before and after, since machines are noisy
+    training, evaluation = (sum(part) / len(own) for part in zip(*own, strict=True))
+    flops = flops_per_image(vae, mnist.train.x[:128])
+    rate, limit = flops * len(mnist.train.x) / training / 1e9, matrix_product_gflops()
+    epoch, reached = sum(textbook) / len(textbook), sum(map(sum, own))
+    results = {
+        "threads": torch.get_num_threads(),
+        "epochs": len(own),
+        "objective": values[-1],
+        "published_objective": PUBLISHED_OBJECTIVE,
+        "epoch_seconds": training + evaluation,
+        "training_seconds": training,
+        "seconds_to_published_objective": reached,
+        "textbook_epoch_seconds": epoch,
+        "textbook_epochs": PUBLISHED_EPOCHS,
+        "textbook_seconds_extrapolated": PUBLISHED_EPOCHS * epoch,
+        "textbook_parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "epoch_ratio": epoch / (training + evaluation),
+        "time_ratio": PUBLISHED_EPOCHS * epoch / reached,
+        "training_gflops": rate,
+        "matrix_product_gflops": limit,
+        "share_of_matrix_product_rate": rate / limit,
+    }
+    source.save("benchmark", results)
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,133 @@
+"""A small digit classifier that judges images: those of a model, and completed ones. How often is it right?
+
+Trains one that sees whole images and one that sees left halves only. Writes data/runs/<name>/model.pt and
+report/results/classifier.json.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm import trange
+
+from common import cli
+from common.errors import CheckpointError
+from common.mnist import Mnist
+from common.runs import Source, fingerprint, open_run, save_checkpoint
+from common.vae import LEFT
+
+EPOCHS, BATCH = 8, 128
+
+
+class Classifier(nn.Module):
+    """Images (B, 1, 28, 28) to 10 logits; features gives the 64 activations before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.PixelUnshuffle(2),  # (B, 4, 14, 14)
+            nn.Conv2d(4, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),  # (B, 64, 7, 7)
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=2, padding=1),  # (B, 64, 4, 4)
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 16, 64),
+            nn.ReLU(),
+        )
+        self.logits = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.features(x))
+
+
+def load_classifier(source: Source, device: str, name: str = "classifier") -> Classifier:
+    """Raises CheckpointError, with the command that trains it, if there is none."""
+    net = Classifier()
+    try:
+        net.load_state_dict(source.load(name, {"weights"}, results="classifier")["weights"])
+    except (CheckpointError, RuntimeError) as error:
+        stand_in = "" if source.dataset == "mnist" else f" --dataset {source.dataset}"
+        raise CheckpointError(f"{error}; train it with: python report/studies/classifier.py{stand_in}") from error
+    return net.to(device).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def label_probabilities(net: Classifier, x: Tensor) -> Tensor:
+    """p(y|x), (N, 10)."""
+    return torch.cat([net(part).softmax(1) for part in x.split(500)])
+
+
+@torch.no_grad()
+def features(net: Classifier, x: Tensor) -> Tensor:
+    """(N, 64)."""
+    return torch.cat([net.features(part) for part in x.split(500)])
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Distance of the Gaussians fitted to two sets of features, (N, F) each (Heusel et al. 2017)."""
+    a, b = a.double(), b.double()
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    values, vectors = torch.linalg.eigh(cov_a)
+    root_a = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    # the trace of the root of cov_a cov_b, by a symmetric matrix with the same eigenvalues
+    root = torch.linalg.eigvalsh(root_a @ cov_b @ root_a).clamp_min(0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root).item()
+
+
+def label_scores(p_y: Tensor) -> dict[str, float]:
+    """From predicted label probabilities (N, 10), in nats: the mean entropy of one image's labels (low: clear digits),
+    the entropy of all labels together (high: all digits alike; at most log 10), and exp of the difference, an inception
+    score for MNIST (at most 10)."""
+
+    def entropy(p: Tensor) -> Tensor:
+        return -torch.special.xlogy(p, p).sum(-1)
+
+    each, together = entropy(p_y).mean().item(), entropy(p_y.mean(0)).item()
+    return {"entropy_each": each, "entropy_together": together, "inception_score": math.exp(together - each)}
+
+
+def train(mnist: Mnist, mask: Tensor, shift: tuple[int, int], name: str) -> Classifier:
+    """Trained on images moved at random by at most so many pixels down and right, and seen where mask is True."""
+    net = Classifier().to(mnist.train.x.device)
+    steps = EPOCHS * -(-len(mnist.train.x) // BATCH)
+    optimiser = torch.optim.Adam(net.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps)
+    for _ in trange(EPOCHS, desc=name, unit="epoch"):
+        for batch in torch.randperm(len(mnist.train.x)).split(BATCH):
+            moves = [int(torch.randint(-far, far + 1, ())) for far in shift]
+            x = mnist.train.x[batch].roll(moves, dims=(2, 3))
+            loss = cross_entropy(net(torch.where(mask, x, 0.0)), mnist.train.y[batch])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return net
+
+
+def main() -> None:
+    mnist, source, device = cli.prepare(cli.parser(__doc__).parse_args())
+    left = LEFT.to(device)
+    results = {}
+    for name, mask, shift in (("classifier", torch.ones_like(left), (2, 2)), ("classifier-left", left, (2, 0))):
+        with open_run(source.home.runs / name):
+            torch.manual_seed(0)
+            net = train(mnist, mask, shift, name)
+            save_checkpoint(source.home.runs / name / "model.pt", {"weights": net.state_dict()})
+        source.weights[name] = fingerprint(net.state_dict())
+        results[name] = {}
+        for part, data in (("val", mnist.val), ("test", mnist.test)):
+            right = label_probabilities(net, torch.where(mask, data.x, 0.0)).argmax(1) == data.y
+            results[name][f"{part}_accuracy"] = right.double().mean().item()
+    source.save("classifier", results)
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,55 @@
+"""What do the latents hold? Labels of neighbours, how many are in use, and the error of mean reconstructions.
+
+Writes report/results/latents.json: for each model, for the plane of Task 3a, and for two components as in Task 3b.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+from tqdm import tqdm
+
+from common import cli
+from common.config import TASK_3, Config
+from common.evaluation import encode, mean_and_se, mean_images
+from common.likelihoods import LIKELIHOODS
+from common.mnist import Mnist
+from common.runs import trained
+
+NEIGHBOURS = 15
+ACTIVE = 0.01  # a latent is in use if the variance of mu_k(x) over the training images is above this
+
+
+@torch.no_grad()
+def main() -> None:
+    mnist, source, device = cli.prepare(cli.parser(__doc__).parse_args())
+    results = {"neighbours": NEIGHBOURS, "active_above": ACTIVE, "runs": {}}
+    runs = [*(Config(name).run for name in LIKELIHOODS), TASK_3.run]
+    for run in tqdm([run for run in runs if run in trained(source.home)], desc="runs"):
+        vae = source.vae(run, device)
+        u, u_test = encode(vae, mnist.train.x), encode(vae, mnist.test.x)
+        pca = PCA().fit(u_test[:1000].cpu().numpy())  # as in Task 3b
+        two, two_test = (torch.from_numpy(pca.transform(part.cpu().numpy())[:, :2]) for part in (u, u_test))
+        results["runs"][run] = {
+            "squared_error": mean_and_se((mnist.test.x - mean_images(vae, u_test)).square().sum(dim=(1, 2, 3))),
+            "active_latents": int((u.var(dim=0) > ACTIVE).sum()),
+            "neighbour_accuracy": neighbour_accuracy(u, u_test, mnist),
+            "neighbour_accuracy_two_components": neighbour_accuracy(two, two_test, mnist),
+            "explained_variance_ratio": pca.explained_variance_ratio_.tolist(),
+        }
+    source.save("latents", results)
+
+
+def neighbour_accuracy(u: Tensor, u_test: Tensor, mnist: Mnist) -> float:
+    """Share of u_test (M, K) whose label is that of most of their nearest neighbours in u (N, K)."""
+    classifier = KNeighborsClassifier(NEIGHBOURS, algorithm="brute").fit(u.cpu().numpy(), mnist.train.y.cpu().numpy())
+    return float(classifier.score(u_test.cpu().numpy(), mnist.test.y.cpu().numpy()))
+
+
+if __name__ == "__main__":
+    cli.main(main)

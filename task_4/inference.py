@@ -1,0 +1,121 @@
+"""Task 4a: q(Z|Psi) for single images, fitted by stochastic gradient ascent on the ELBO, without the encoder."""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from common.vae import VAE, check_pixels, elbo
+
+WINDOW = 50  # steps over which the one-sample ELBO is averaged, since a single draw says little
+EARLY = 3  # windows after which the starts of an image are compared, and the best go on
+PATIENCE = 4  # stop an optimisation after so many windows without a better average
+MAX_WINDOWS = 40  # stop in any case; such images are reported
+LEARNING_RATE, HALF_TIME = 0.3, 50  # Adam's step size at step t is LEARNING_RATE / (1 + t / HALF_TIME)
+
+
+class Psi(NamedTuple):
+    """The parameters of q(Z|Psi): means and logarithms of standard deviations, (N, K) each, a row for each image."""
+
+    mean: Tensor
+    log_sigma: Tensor
+
+    def q_z(self) -> Normal:
+        return Normal(self.mean, self.log_sigma.exp())
+
+
+class Inferred(NamedTuple):
+    """Psi*, the average objective at its end (N,), the steps taken (N,), and whether the cap ended them (N,)."""
+
+    psi: Psi
+    objective: Tensor
+    steps: Tensor
+    capped: Tensor
+
+
+def infer(
+    vae: VAE, x: Tensor, mask: Tensor | None = None, starts: int = 4, keep: int = 1, stream: int = 0
+) -> list[Inferred]:
+    """Psi* = argmax E_q(Z|Psi)[log p(x|z)] - KL(q(Z|Psi) || p(Z)) for each image of x (N, 1, 28, 28) by itself.
+
+    mask: bool, broadcast to x: the likelihood's pixels (Task 4b: the left half). starts: optimisations of each image,
+    one from N(0, I), the others from means drawn from the prior; after EARLY windows the keep best of them go on. They
+    are returned, each image's best first. stream: another number is another stream of noise.
+
+    The optimisations share a tensor but no parameter: the objective is their sum, Adam works on each coordinate, and
+    the decoder, which must be in eval mode and stays as it is, mixes no images. Each has noise of its own, seeded by
+    the pixels that its objective sees: so an image takes the same path alone and in company, and nothing of x_R enters.
+    """
+    check_pixels(x)
+    n, k = len(x), vae.latent_dim
+    seen = x if mask is None else torch.where(mask, x, 0.0)
+    generators = [generator_of(image, start, stream) for image in seen.cpu() for start in range(starts)]
+    mean = torch.stack([torch.randn(k, generator=generator) for generator in generators])
+    mean[::starts] = 0.0  # the first of each image
+    psi = Psi(mean.to(x.device).requires_grad_(), torch.zeros_like(mean).to(x.device).requires_grad_())
+    optimiser = torch.optim.Adam(psi, lr=LEARNING_RATE)
+
+    averages = x.new_full((n * starts, 2 * k + 1), -torch.inf)  # at the end: mean, log sigma and objective
+    steps, capped = torch.zeros(n * starts, dtype=torch.int64), torch.zeros(n * starts, dtype=torch.bool)
+    going = torch.arange(n * starts, device=x.device)  # the optimisations that go on; for each of them:
+    best = x.new_full((n * starts,), -torch.inf)  # its best window's sum of objectives
+    waited = torch.zeros_like(going)  # windows since then
+    sums = torch.zeros_like(averages)  # over the best window and those since: with little of a single step's noise
+    for window in range(1, MAX_WINDOWS + 1):
+        noise = torch.stack([torch.randn(WINDOW, k, generator=generators[i]) for i in going.tolist()], dim=1)
+        path = ascend(vae, x[going // starts], mask, psi, optimiser, noise.to(x.device), WINDOW * (window - 1))
+        better = path[:, -1] > best  # (M,)
+        best, waited = torch.where(better, path[:, -1], best), torch.where(better, 0, waited + 1)
+        sums = torch.where(better.unsqueeze(1), path, sums + path)
+        done = (waited >= PATIENCE) | (window == MAX_WINDOWS)
+        averages[going[done]] = sums[done] / (WINDOW * (waited[done] + 1)).unsqueeze(1)
+        steps[going[done].cpu()], capped[going[done].cpu()] = WINDOW * window, (waited[done] < PATIENCE).cpu()
+        stays = ~done
+        if window == EARLY:  # nobody is done yet, since PATIENCE is more
+            order = best.nan_to_num(-torch.inf).view(n, starts).argsort(dim=1, descending=True)
+            stays = (
+                torch.zeros(n, starts, dtype=torch.bool, device=x.device).scatter(1, order[:, :keep], True).flatten()
+            )
+        if not stays.any():
+            break
+        going, best, waited, sums = (part[stays] for part in (going, best, waited, sums))
+        psi = shortened(optimiser, psi, stays)
+
+    order = averages[:, -1].nan_to_num(-torch.inf).view(n, starts).argsort(dim=1, descending=True)
+    rows = (order + starts * torch.arange(n, device=x.device).unsqueeze(1)).T  # (starts, N): the best first
+    ends = [(averages[row], steps[row.cpu()], capped[row.cpu()]) for row in rows[:keep]]
+    return [Inferred(Psi(end[:, :k], end[:, k:-1]), end[:, -1], *rest) for end, *rest in ends]
+
+
+def generator_of(seen: Tensor, start: int, stream: int) -> torch.Generator:
+    key = hashlib.sha256(seen.numpy().tobytes() + f"{start} {stream}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
+
+
+def ascend(
+    vae: VAE, x: Tensor, mask: Tensor | None, psi: Psi, optimiser: torch.optim.Adam, noise: Tensor, step: int
+) -> Tensor:
+    """A step of ascent for each of noise (WINDOW, M, K); the sums over them of mean, log sigma and objective of each
+    optimisation, (M, 2 K + 1)."""
+    sums = 0
+    for number, epsilon in enumerate(noise):
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE / (1 + (step + number) / HALF_TIME)
+        q_z = psi.q_z()
+        estimate = elbo(vae, x, q_z, mask, z=q_z.mean + q_z.stddev * epsilon).elbo  # one sample, reparameterised
+        optimiser.zero_grad()
+        (-estimate.sum()).backward()
+        optimiser.step()
+        sums = sums + torch.cat([*psi, estimate.unsqueeze(1)], dim=1).detach()
+    return sums
+
+
+def shortened(optimiser: torch.optim.Adam, psi: Psi, rows: Tensor) -> Psi:
+    """Only these rows of Psi, in the optimiser and its moments, too."""
+    kept = Psi(*(parameter.detach()[rows].requires_grad_() for parameter in psi))
+    for i, (old, new) in enumerate(zip(psi, kept, strict=True)):
+        moments = optimiser.state.pop(old)
+        optimiser.state[new] = {name: m[rows] if m.dim() else m for name, m in moments.items()}
+        optimiser.param_groups[0]["params"][i] = new
+    return kept
