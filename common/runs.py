@@ -183,9 +183,7 @@ def open_run(folder: Path) -> Iterator[None]:
     except Timeout:
         raise UserError(f"another process is training '{folder.name}' in {folder}; wait for it to end") from None
     except NotImplementedError as error:
-        raise UserError(
-            f"{folder / 'lock'}: this disk has no locks ({error}); move the project to one that has"
-        ) from error
+        raise UserError(f"{folder / 'lock'}: its disk has no locks ({error}); move the project to another") from error
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error}); make it writable or free some space") from error
     try:

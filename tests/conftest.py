@@ -1,6 +1,9 @@
 """Small data, small models, and folders of their own: no test needs MNIST, the network or a clock."""
 
+import os
+import signal
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -12,10 +15,11 @@ from torch.distributions import LowRankMultivariateNormal, Normal
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common import figures, mnist, runs
+from common import mnist, runs
 from common.config import Config
-from common.likelihoods import Likelihood
+from common.likelihoods import LIKELIHOODS, Likelihood
 from common.mnist import Mnist, Split
+from common.runs import Source
 from common.vae import VAE
 from report.build import build_zip
 
@@ -25,11 +29,19 @@ SMALL = {"latent_dim": 3, "width": 4, "hidden": 8}
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     """Nothing that a test writes lands in the repository."""
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(runs, "SHIPPED", tmp_path / "shipped")
-    monkeypatch.setattr(runs, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(figures, "FIGURES", tmp_path / "figures")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def place(own_folders):
+    """The folders of MNIST."""
+    return runs.home("mnist")
+
+
+@pytest.fixture
+def source():
+    return Source("mnist", "task_1/a.py")
 
 
 @pytest.fixture
@@ -39,19 +51,23 @@ def images():
     return levels.float() / 255
 
 
+@pytest.fixture(scope="session")
+def mnist5k():
+    return mnist.load_mnist("mnist5k")
+
+
 @pytest.fixture
-def tiny_mnist():
-    digits = mnist.load_mnist("digits")
-    return Mnist("digits", *(Split(part.x[:50], part.y[:50]) for part in digits[1:]))
+def tiny_mnist(mnist5k):
+    return Mnist("mnist5k", *(Split(part.x[:50], part.y[:50]) for part in mnist5k[1:]))
 
 
 @pytest.fixture
 def config():
-    return Config("bernoulli", **SMALL, batch_size=16, max_epochs=3)
+    return Config("bernoulli", **SMALL, batch_size=16, epoch_images=50, max_epochs=3)
 
 
 def small_vae(likelihood: str) -> VAE:
-    return VAE(likelihood, **SMALL).eval()
+    return VAE(LIKELIHOODS[likelihood](), **SMALL).eval()
 
 
 class Linear(Likelihood):
@@ -74,9 +90,9 @@ class LinearDecoder(nn.Module):
 
 def linear_vae(lengths):
     """A model with orthogonal directions of such lengths, so that q can be exact; the directions; the exact p(X)."""
-    vae = VAE("gaussian", **SMALL | {"latent_dim": len(lengths)}).eval().requires_grad_(False)
+    vae = VAE(Linear(), **SMALL | {"latent_dim": len(lengths)}).eval().requires_grad_(False)
     directions = torch.linalg.qr(torch.randn(784, len(lengths))).Q * lengths
-    vae.likelihood, vae.decoder = Linear(), LinearDecoder(directions)
+    vae.decoder = LinearDecoder(directions)
     return vae, directions, LowRankMultivariateNormal(torch.full((784,), 0.5), directions, torch.full((784,), 0.09))
 
 
@@ -87,3 +103,80 @@ def project(tmp_path_factory):
     with zipfile.ZipFile(build_zip(folder.with_suffix(".zip"))) as archive:
         archive.extractall(folder)
     return folder
+
+
+class Caller:
+    """Runs scripts of the unpacked submission in this process, which saves imports, with warnings as errors."""
+
+    def __init__(self, project):
+        self.project = project
+
+    def __call__(self, script, *arguments):
+        import runpy
+
+        ours = ("common", "task_1", "task_2", "task_3", "task_4", "report")
+        before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in ours}
+        for name in before:
+            del sys.modules[name]
+        path, argv, handler, there = sys.path[:], sys.argv, signal.getsignal(signal.SIGTERM), os.getcwd()
+        sys.path[:] = [entry for entry in path if Path(entry or ".").resolve() != ROOT]
+        sys.argv = [str(self.project / script), *arguments]
+        os.chdir(self.project.parent)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                runpy.run_path(sys.argv[0], run_name="__main__")
+        finally:
+            for name in [name for name in sys.modules if name.split(".")[0] in ours]:
+                del sys.modules[name]
+            sys.modules.update(before)
+            sys.path[:], sys.argv = path, argv
+            signal.signal(signal.SIGTERM, handler)
+            os.chdir(there)
+
+
+@pytest.fixture(scope="session")
+def call(project):
+    return Caller(project)
+
+
+# every script with small ordinary arguments, in an order in which each finds what it needs; and what it writes
+COMMANDS = {
+    "task_1/train.py": (["--max-epochs", "0"], ["results/gaussian-k32.json"]),
+    "task_1/curves.py": ([], ["figures/gaussian-k32-curves.png"]),
+    "task_1/reconstruct.py": ([], ["figures/gaussian-k32-reconstructions.png"]),
+    "task_1/sample.py": ([], ["figures/gaussian-k32-samples.png"]),
+    "task_2/train.py": (["--max-epochs", "0"], [f"results/{name}-k32.json" for name in list(LIKELIHOODS)[1:]]),
+    "task_2/figures.py": ([], ["figures/beta-k32-samples.png", "figures/bernoulli-k32-binary-samples.png"]),
+    "task_2/compare.py": (["--images", "4"], ["results/comparison.json"]),
+    "task_3/train.py": (["--max-epochs", "0"], ["results/{plane}.json"]),
+    "task_3/latent_2d.py": ([], ["figures/{plane}-latent-2d.png"]),
+    "task_3/latent_pca.py": ([], ["figures/bernoulli-k32-latent-pca.png"]),
+    "task_3/interpolate.py": ([], ["figures/inflated-k32-interpolation.png"]),
+    "task_4/reconstruct.py": ([], ["figures/inflated-k32-psi-reconstructions.png"]),
+    "task_4/complete.py": ([], ["figures/inflated-k32-completions.png", "figures/inflated-k32-more-completions.png"]),
+    "report/studies/classifier.py": (["--epochs", "1"], ["results/classifier.json"]),
+    "report/studies/pixels.py": ([], ["results/pixels.json"]),
+    "report/studies/samples.py": ([], ["results/samples.json"]),
+    "report/studies/binary.py": (["--images", "4"], ["results/binary.json"]),
+    "report/studies/latents.py": ([], ["results/latents.json"]),
+    "report/studies/constants.py": (["--epochs", "0"], ["results/constants.json"]),
+    "report/studies/benchmark.py": (["--batches", "2"], ["results/benchmark.json"]),
+    "report/studies/gaps.py": (["--images", "8"], ["results/gaps-inflated-k32.json"]),
+    "report/studies/completions.py": (["--images", "8"], ["results/completions-inflated-k32.json"]),
+    "report/studies/posterior.py": (["--images", "8"], ["results/posterior.json", "figures/{plane}-posterior.png"]),
+}
+
+
+@pytest.fixture(scope="session")
+def made(call):
+    """The unpacked submission after all its scripts have run, on the stand-in; and what each said."""
+    import contextlib
+    import io
+
+    said = {}
+    for script, (arguments, _) in COMMANDS.items():
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            call(script, "--dataset", "mnist5k", *arguments)
+        said[script] = out.getvalue()
+    return said

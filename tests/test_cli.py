@@ -2,23 +2,38 @@
 
 import os
 import signal
+import sys
 
 import pytest
 import torch
 
-from common import cli, runs
-from common.errors import CheckpointError, UsageError, UserError
+from common import cli
+from common.config import Config
+from common.errors import UsageError, UserError, say
 
 
 def options(*arguments):
-    return cli.training_parser("doc", likelihood="bernoulli").parse_args(["--dataset", "digits", *arguments])
+    return cli.training_parser("doc", Config("bernoulli")).parse_args(["--dataset", "mnist5k", *arguments])
 
 
 def exits(arguments, capsys, run=None):
     """Exit code and message of a training command line."""
-    with pytest.raises(SystemExit) as error:
-        cli.main(lambda: (run or cli.train)(options(*arguments)))
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as error:
+            cli.main(lambda: (run or cli.train_run)(options(*arguments)))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     return error.value.code, capsys.readouterr().err
+
+
+@pytest.fixture
+def tiny(tiny_mnist, monkeypatch):
+    monkeypatch.setattr(cli, "load_mnist", lambda *_: tiny_mnist)
+
+
+SMALL = ("--max-epochs", "1", "--width", "4", "--hidden", "8", "--epoch-images", "50")
+RUN = "bernoulli-k32-width=4-hidden=8-epoch_images=50"
 
 
 @pytest.mark.parametrize(
@@ -26,9 +41,12 @@ def exits(arguments, capsys, run=None):
     [
         *(("--batch-size", value) for value in ("0", "-1", "1.5", "abc")),
         *(("--learning-rate", value) for value in ("0", "-1", "nan", "inf")),
-        *(("--latent-dim", value) for value in ("0", "1")),
+        *(("--latent-dim", value) for value in ("0", "1", "1000000")),
         *(("--ema-decay", "1"), ("--patience", "0"), ("--threads", "0"), ("--device", "abacus"), ("--such-flag",)),
-        *(("--dataset", "cifar"), ("--min-gain", "nan"), ("--max-epochs", "-1"), ("--width", "1")),
+        *(("--dataset", "cifar"), ("--min-gain", "nan"), ("--max-epochs", "-1"), ("--width", "1"), ("--bins", "257")),
+        # fault 49: numbers without bounds, devices that torch knows and cannot use
+        *(("--seed", "20000000000000"), ("--seed", "1e20"), ("--seed", "-1"), ("--threads", "100000")),
+        *(("--device", "meta"), ("--device", "hpu"), ("--device", "cuda:99"), ("--eps", "0.001")),
     ],
     ids=" ".join,
 )
@@ -39,84 +57,114 @@ def test_senseless_values_exit_with_2_and_one_line(arguments, capsys):
     assert arguments[0].lstrip("-").replace("-", "_") in message.replace("-", "_")
 
 
+def test_seeds_of_figures_are_bounded_too(capsys):
+    for value in ("-1", "20000000000000", "abc"):
+        with pytest.raises(SystemExit) as error:
+            cli.run_parser("doc", "gaussian-k32").parse_args(["--seed", value])
+        assert error.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_unknown_likelihood_names_the_known():
     with pytest.raises(UsageError, match="'poisson', expected one of gaussian, beta"):
-        cli.train(cli.argparse.Namespace(**vars(options()) | {"likelihood": "poisson"}))
+        cli.train_run(cli.argparse.Namespace(**vars(options()) | {"likelihood": "poisson"}))
 
 
 def test_every_setting_has_an_option_and_a_text():
     text = cli.training_parser("doc").format_help()
-    for item in cli.fields(cli.Config):
+    for item in cli.fields(Config)[1:]:
         assert "--" + item.name.replace("_", "-") in text
     assert "None" not in text
 
 
-def test_training_twice_says_so(capsys):
-    arguments = ("--max-epochs", "0", "--width", "2", "--hidden", "2")
-    assert cli.train(options(*arguments)) == "digits-bernoulli-k32"
-    assert "digits-bernoulli-k32.json" in capsys.readouterr().out
-    cli.train(options(*arguments))
-    assert "has been trained before" in capsys.readouterr().out
+def test_a_result_has_the_command_that_makes_it(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(cli.ROOT / "task_1" / "sample.py")])
+    parser = cli.run_parser("doc", "gaussian-k32")
+    given = parser.parse_args(["--seed", "3", "--threads", "1", "--device", "cpu", "--data-dir", "/x"])
+    assert cli.command(given) == "task_1/sample.py --run gaussian-k32 --seed 3"
+    assert cli.command(parser.parse_args(["--run", "beta-k32"])) == "task_1/sample.py --run beta-k32"
+    assert cli.command(cli.parser("doc").parse_args([])) == "task_1/sample.py"
 
 
-@pytest.mark.parametrize(
-    ("run", "command"),
-    [
-        ("gaussian-k32", "python task_1/train.py"),
-        ("beta-k16", "python task_2/train.py --likelihood beta --latent-dim 16"),
-        (
-            "digits-bernoulli-k2-seed1",
-            "task_2/train.py --likelihood bernoulli --latent-dim 2 --seed 1 --dataset digits",
-        ),
-        ("nonsense", "named like gaussian-k32"),
-    ],
-)
-def test_missing_run_gives_the_command_that_trains_it(run, command):
-    with pytest.raises(CheckpointError, match=f"no trained run '{run}'.*{command}$"):
-        cli.load_run(run)
+def test_what_a_user_sees_of_a_training(tiny, capsys):
+    cli.train_run(options(*SMALL))
+    out = capsys.readouterr().out
+    assert "epoch   1: ELBO -" in out
+    assert "KL " in out
+    assert "learning rate 0.002; " in out
+    assert f"{RUN} ended after 1 epochs, because --max-epochs is 1" in out
+    assert f"python task_1/reconstruct.py --run {RUN} --dataset mnist5k" in out
+    cli.train_run(options(*SMALL))  # nothing is left to do: the same results
+    assert "epoch   1" not in capsys.readouterr().out
 
 
-def test_lost_results_are_made_again_without_training(tmp_path, monkeypatch, tiny_mnist, capsys):
-    monkeypatch.setattr(cli, "load_mnist", lambda *_: tiny_mnist)
-    cli.train(options("--max-epochs", "1"))
-    path = runs.RESULTS / "digits-bernoulli-k32.json"
+def test_lost_results_are_made_again_without_training(tiny, tmp_path, monkeypatch):
+    cli.train_run(options(*SMALL))
+    path = tmp_path / "data" / "mnist5k" / "results" / f"{RUN}.json"
     first = path.read_text()
-    cli.train(options("--max-epochs", "1"))
-    assert "has been trained before" in capsys.readouterr().out
     path.unlink()
-    cli.train(options("--max-epochs", "1"))
+    monkeypatch.setattr("common.training.train_epoch", lambda *_: pytest.fail("trained again"))
+    cli.train_run(options(*SMALL))
     assert path.read_text() == first
 
 
-def test_interruptions_exit_with_130_and_the_command(capsys):
+@pytest.mark.parametrize("end", [BrokenPipeError, UnicodeEncodeError("cp1252", "ä", 0, 1, "no such letter")])
+def test_fault_41_output_that_nobody_can_read_loses_nothing(tiny, tmp_path, monkeypatch, end):
+    def write(text):
+        raise end
+
+    monkeypatch.setattr(sys.stdout, "write", write)
+    cli.train_run(options(*SMALL))
+    monkeypatch.undo()
+    folder = tmp_path / "data" / "mnist5k"
+    assert (folder / "runs" / RUN / "model.pt").is_file()
+    assert (folder / "results" / f"{RUN}.json").is_file()
+
+
+def test_fault_42_a_folder_for_results_that_cannot_be_written_is_found_first(tiny, tmp_path, monkeypatch):
+    (tmp_path / "data" / "mnist5k").mkdir(parents=True)
+    (tmp_path / "data" / "mnist5k" / "results").write_text("a file where the folder should be")
+    monkeypatch.setattr(cli, "train", lambda *_: pytest.fail("trained for nothing"))
+    with pytest.raises(UserError, match=r"cannot write to .*results.*make it writable"):
+        cli.train_run(options(*SMALL))
+
+
+def test_fault_45_no_stderr_is_no_fault(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    handler = signal.getsignal(signal.SIGTERM)
+    cli.main(lambda: say("done"))
+    assert sys.stderr is not None
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_interruptions_exit_with_130_and_true_words(capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
     def terminated(_):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    handler = signal.getsignal(signal.SIGTERM)
     for script in (interrupted, terminated):
         code, message = exits([], capsys, script)
         assert code == 130
-        assert "after its last complete epoch with: python " in message
-    signal.signal(signal.SIGTERM, handler)
+        assert message.strip().count("\n") == 0
+        assert "goes on or starts again: python " in message
 
 
 def test_mistakes_of_the_user_show_no_traceback_and_bugs_do(capsys):
     def mistake(_):
         raise UserError("the file is gone")
 
-    def bug(_):
-        raise KeyError("bug")
-
     code, message = exits([], capsys, mistake)
     assert code == 1
     assert message.endswith(": the file is gone\n")
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyError):
-        cli.main(lambda: bug(None))
+        cli.main(lambda: {}["bug"])
+    signal.signal(signal.SIGTERM, handler)
 
 
 def test_automatic_device_is_one_that_there_is():
-    _, device = cli.prepare(options())
-    assert device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert cli.settle(options()) == ("cuda" if torch.cuda.is_available() else "cpu")
+
+

@@ -1,34 +1,42 @@
+"""The measures: against formulas, and as probabilities."""
+
 import math
 
 import pytest
 import torch
-from conftest import small_vae
+from conftest import linear_vae, small_vae
+from torch.distributions import Normal, kl_divergence
 
 from common import evaluation as ev
-from common.classifier import Classifier, label_probabilities, load_classifier, train_classifier
-from common.errors import CheckpointError
-from common.likelihoods import LEVELS, LIKELIHOODS
-from common.vae import grey_level_frequencies
+from common.grey_levels import LEVELS, level_frequencies
+from common.likelihoods import LIKELIHOODS
+from report.studies.classifier import frechet_distance, label_scores
+from report.studies.completions import predict
+from report.studies.posterior import exact_elbo, exact_log_p
+from task_3.interpolate import different_pairs
+from task_4.inference import Psi, infer
 
-GREY = [name for name in LIKELIHOODS if name != "bernoulli"]
+GREY = [name for name in LIKELIHOODS if LIKELIHOODS[name]().grey_levels]
 
 
 def test_bits_per_dimension():
-    log_mass = torch.full((10,), -784 * math.log(256.0))
-    assert ev.bits_per_dimension(log_mass) == {"mean": pytest.approx(8.0), "se": pytest.approx(0.0)}
+    assert ev.mean_and_se(ev.bits_per_dimension(torch.full((10,), -784 * math.log(256.0)))) == {
+        "mean": pytest.approx(8.0),
+        "se": pytest.approx(0.0),
+    }
 
 
 @pytest.mark.parametrize("name", GREY)
 def test_grey_score_is_a_probability_of_the_levels(name, images):
     """When one pixel takes all of its levels in turn, the probabilities add up to those of the other pixels."""
-    likelihood = LIKELIHOODS[name]
+    likelihood = LIKELIHOODS[name]()
     score = ev.grey_score(likelihood, images)
     p_x = likelihood.p_x(torch.randn(1, likelihood.channels, 28, 28).expand(LEVELS, -1, -1, -1))
     x = images[:1].expand(LEVELS, -1, -1, -1).clone()
     x[:, 0, 5, 5] = torch.linspace(0, 1, LEVELS)
     total = score(p_x, x).double().logsumexp(0)
     x[:, 0, 5, 5] = images[0, 0, 5, 5]
-    counts = grey_level_frequencies(images).sum(dim=(1, 2, 3))
+    counts = level_frequencies(images).sum(dim=(1, 2, 3))
     bins = likelihood.observe(torch.linspace(0, 1, LEVELS))
     share = counts / torch.stack([counts[bins == value].sum() for value in bins])
     pixel = likelihood.log_mass(p_x, x)[0, 0, 5, 5] + share[(images[0, 0, 5, 5] * 255).round().long()].log()
@@ -37,43 +45,68 @@ def test_grey_score_is_a_probability_of_the_levels(name, images):
 
 def test_more_importance_samples_tighten_the_bound(images):
     vae = small_vae("bernoulli")
-    weights = ev.log_weights(vae, images, vae.q_z(images), 200, ev.own_score(vae.likelihood), block=30)
+    score = ev.own_score(vae.likelihood)
+    weights = ev.log_weights(vae, images, vae.q_z(images), 200, score, block=30)
     assert weights.shape == (200, 10)
     bounds = [ev.importance_bound(weights, samples) for samples in (1, 200)]
     assert torch.equal(bounds[0], weights[0])
     assert (bounds[1] >= weights.mean(0) - 1e-4).all()  # Jensen
-    elbo = torch.stack([ev.elbo_by(vae, images, ev.own_score(vae.likelihood)) for _ in range(300)]).mean(0)
+    pairs = [ev.elbo_by(vae, images, score) for _ in range(300)]
+    elbo = torch.stack([log_p - kl for log_p, kl in pairs]).mean(0)
     torch.testing.assert_close(weights.mean(0), elbo.detach(), atol=1.0, rtol=0.01)
+
+
+def test_the_elbo_behind_the_bits_has_its_kl_term(images):
+    vae = small_vae("bernoulli")
+    log_p, kl = ev.elbo_by(vae, images, ev.own_score(vae.likelihood), batch_size=3)
+    torch.testing.assert_close(kl, kl_divergence(vae.q_z(images), Normal(0.0, 1.0)).sum(1))
+    assert (kl > 0).all()
+    assert log_p.shape == kl.shape == (10,)
 
 
 def test_frechet_distance_of_gaussians_is_the_formula():
     a = torch.randn(50_000, 2) * torch.tensor([1.0, 2.0])
     b = torch.randn(50_000, 2) * torch.tensor([3.0, 1.0]) + torch.tensor([1.0, 0.0])
-    assert ev.frechet_distance(a, b) == pytest.approx(1 + 4 + 1, rel=0.03)
-    assert ev.frechet_distance(a, a) == pytest.approx(0, abs=1e-5)
+    assert frechet_distance(a, b) == pytest.approx(1 + 4 + 1, rel=0.03)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-5)
 
 
 def test_label_scores_of_clear_balanced_and_of_unclear_digits():
     clear = torch.eye(10).repeat(5, 1)
-    assert ev.label_scores(clear)["inception_score"] == pytest.approx(10)
-    unclear = torch.full((50, 10), 0.1)
-    assert ev.label_scores(unclear)["inception_score"] == pytest.approx(1)
-    assert ev.label_scores(clear[:1])["entropy_together"] == pytest.approx(0)
+    assert label_scores(clear)["inception_score"] == pytest.approx(10)
+    assert label_scores(torch.full((50, 10), 0.1))["inception_score"] == pytest.approx(1)
+    assert label_scores(clear[:1])["entropy_together"] == pytest.approx(0)
 
 
-def test_neighbours():
-    u, y = torch.tensor([[0.0, 0], [0, 1], [5, 5], [5, 6]]), torch.tensor([1, 1, 7, 7])
-    assert ev.neighbour_accuracy(u, y, torch.tensor([[0.1, 0], [5, 5.4]]), torch.tensor([1, 3]), neighbours=2) == 0.5
+def test_pairs_have_different_labels_and_no_image_twice():
+    first, second = different_pairs(torch.tensor([1, 1, 2, 3, 4, 4, 5, 6, 7]), 5)
+    assert first.tolist() == [2, 6]
+    assert second.tolist() == [3, 7]
 
 
-def test_classifier_learns_saves_and_loads(tiny_mnist, monkeypatch):
-    with pytest.raises(CheckpointError, match=r"train_classifier\.py"):
-        load_classifier("classifier")
-    monkeypatch.setattr("common.classifier.EPOCHS", 2)
-    scores = train_classifier(tiny_mnist, "classifier")
-    net = load_classifier("classifier")
-    p_y = label_probabilities(net, tiny_mnist.test.x)
-    torch.testing.assert_close(p_y.sum(1), torch.ones(50))
-    accuracy = (p_y.argmax(1) == tiny_mnist.test.y).float().mean().item()
-    assert scores["test_accuracy"] == pytest.approx(accuracy)
-    assert Classifier().features(tiny_mnist.test.x).shape == (50, 64)
+def test_quadrature_is_exact_for_a_linear_model():
+    vae, directions, exact = linear_vae(torch.tensor([3.0, 1.0]))
+    x = exact.sample((5,)).clamp(0, 1).view(5, 1, 28, 28)
+    log_p = exact.log_prob(x.flatten(1)).double()
+    torch.testing.assert_close(torch.stack([exact_log_p(vae, image) for image in x]), log_p, atol=5e-3, rtol=0)
+    variance = 1 / (1 + directions.square().sum(0) / 0.09)
+    posterior = Normal((x.flatten(1) - 0.5) @ directions / 0.09 * variance, variance.sqrt().expand(5, 2))
+    torch.testing.assert_close(exact_elbo(vae, x, posterior).double(), log_p, atol=5e-3, rtol=0)
+    off = Normal(posterior.mean, 2 * posterior.stddev)  # KL(q || posterior) = 2 (3/2 - log 2)
+    missing = 2 * (1.5 - torch.log(torch.tensor(2.0))).expand(5).double()
+    torch.testing.assert_close(log_p - exact_elbo(vae, x, off).double(), missing, atol=5e-3, rtol=0)
+
+
+def test_weights_of_completions_give_the_likelihood_of_the_left_half():
+    vae, directions, exact = linear_vae(torch.tensor([3.0, 2.0]))
+    x = exact.sample((4,)).clamp(0, 1).view(4, 1, 28, 28)
+    left = (torch.arange(28) < 14).expand(1, 1, 28, 28)
+    found = [[Psi(*row) for row in zip(*ranked.psi, strict=True)] for ranked in infer(vae, x, left, keep=2)]
+    _, weights, images = predict(vae, x, [list(row) for row in zip(*found, strict=True)], draws=2000)
+    chosen = left.flatten()
+    half = torch.distributions.LowRankMultivariateNormal(
+        torch.full((392,), 0.5), directions[chosen], torch.full((392,), 0.09)
+    )
+    sampled = weights.logsumexp(1) - math.log(weights.shape[1])
+    torch.testing.assert_close(sampled, half.log_prob(x.flatten(1)[:, chosen]), atol=0.05, rtol=0)
+    assert images.shape == x.shape

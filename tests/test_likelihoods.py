@@ -6,10 +6,13 @@ import pytest
 import scipy.stats
 import torch
 
-from common.likelihoods import LEVELS, LIKELIHOODS, Gaussian, log_sequence, log_ways
+from common.config import Config
+from common.grey_levels import LEVELS
+from common.inflated import log_sequence, log_ways
+from common.likelihoods import LIKELIHOODS, Gaussian
 
 ALL = list(LIKELIHOODS)
-GREY = [name for name in ALL if name != "bernoulli"]
+GREY = [name for name in ALL if LIKELIHOODS[name]().grey_levels]
 LEVEL = torch.linspace(0, 1, LEVELS)
 
 
@@ -28,7 +31,7 @@ def numpy(tensor):
 
 
 def test_gaussian_is_the_formula_and_scipys(images):
-    p_x = LIKELIHOODS["gaussian"].p_x(some_raw(LIKELIHOODS["gaussian"], len(images)))
+    p_x = LIKELIHOODS["gaussian"]().p_x(some_raw(LIKELIHOODS["gaussian"](), len(images)))
     mu, sigma2 = p_x.loc.double(), p_x.scale.double() ** 2
     formula = -0.5 * math.log(2 * math.pi) - 0.5 * sigma2.log() - (images - mu) ** 2 / (2 * sigma2)
     torch.testing.assert_close(p_x.log_prob(images).double(), formula, rtol=1e-4, atol=1e-4)
@@ -37,7 +40,7 @@ def test_gaussian_is_the_formula_and_scipys(images):
 
 
 def test_beta_is_the_formula_and_scipys(images):
-    likelihood = LIKELIHOODS["beta"]
+    likelihood = LIKELIHOODS["beta"]()
     p_x = likelihood.p_x(some_raw(likelihood, len(images), scale=0.5))
     alpha, beta = p_x.concentration1.double(), p_x.concentration0.double()
     x = (255 * images.double() + 0.5) / 256
@@ -49,7 +52,7 @@ def test_beta_is_the_formula_and_scipys(images):
 
 
 def test_categorical_is_the_formula_and_its_bins_are_equal(images):
-    likelihood = LIKELIHOODS["categorical"]
+    likelihood = LIKELIHOODS["categorical"]()
     k, raw = likelihood.channels, some_raw(likelihood, len(images))
     bins = (images * k).floor().clamp_max(k - 1).long()
     formula = (raw.gather(1, bins) - raw.logsumexp(1, keepdim=True)).double()
@@ -63,7 +66,7 @@ def test_categorical_is_the_formula_and_its_bins_are_equal(images):
 
 
 def test_bernoulli_is_the_cross_entropy(images):
-    likelihood = LIKELIHOODS["bernoulli"]
+    likelihood = LIKELIHOODS["bernoulli"]()
     raw = some_raw(likelihood, len(images))
     pi, x = torch.sigmoid(raw.double()), images.double()
     formula = x * pi.log() + (1 - x) * (1 - pi).log()
@@ -71,7 +74,7 @@ def test_bernoulli_is_the_cross_entropy(images):
 
 
 def test_bernoulli_at_its_best_reaches_the_entropy_of_the_data(images):
-    likelihood = LIKELIHOODS["bernoulli"]
+    likelihood = LIKELIHOODS["bernoulli"]()
     x = images.double()
     p_x = likelihood.p_x(torch.logit(x))
     entropy = -(torch.special.xlogy(x, x) + torch.special.xlogy(1 - x, 1 - x))
@@ -80,7 +83,7 @@ def test_bernoulli_at_its_best_reaches_the_entropy_of_the_data(images):
 
 
 def test_inflated_is_the_formula_with_scipys_beta_binomial():
-    likelihood = LIKELIHOODS["inflated"]
+    likelihood = LIKELIHOODS["inflated"]()
     p_x, x = all_levels(likelihood)
     black, white, second = (numpy(torch.sigmoid(part)) for part in (p_x.black, p_x.white, p_x.second))
     level = numpy(x * 255).round()
@@ -103,7 +106,7 @@ def test_beta_binomial_against_scipy():
 
 @pytest.mark.parametrize("name", GREY)
 def test_masses_of_the_levels_or_bins_sum_to_one(name):
-    likelihood = LIKELIHOODS[name]
+    likelihood = LIKELIHOODS[name]()
     p_x, x = all_levels(likelihood)
     mass = likelihood.log_mass(p_x, x).double().exp()  # (256, 1, 1, pixels)
     first = torch.cat([torch.ones(1, dtype=torch.bool), likelihood.observe(LEVEL).diff() != 0])  # one level of each bin
@@ -111,7 +114,7 @@ def test_masses_of_the_levels_or_bins_sum_to_one(name):
 
 
 def test_gaussian_mass_against_scipy():
-    likelihood = LIKELIHOODS["gaussian"]
+    likelihood = LIKELIHOODS["gaussian"]()
     p_x, x = all_levels(likelihood)
     edges = numpy(torch.arange(255) + 0.5).reshape(-1, 1, 1, 1) / 255
     cdf = scipy.stats.norm.cdf(edges, numpy(p_x.loc[:1]), numpy(p_x.scale[:1]))
@@ -121,7 +124,7 @@ def test_gaussian_mass_against_scipy():
 
 @pytest.mark.parametrize("name", ["gaussian", "beta"])
 def test_masses_far_from_the_centre_are_finite_and_below_the_others(name):
-    likelihood = LIKELIHOODS[name]
+    likelihood = LIKELIHOODS[name]()
     p_x = likelihood.p_x(
         torch.tensor([-6.0, 3.0] if name == "beta" else [-9.0, -9.0]).view(1, 2, 1, 1).expand(256, 2, 1, 1)
     )
@@ -137,7 +140,7 @@ def test_masses_far_from_the_centre_are_finite_and_below_the_others(name):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("value", [0.0, 1.0, 77 / 255, 1e-4, 1 - 1e-4])
 def test_extreme_outputs_give_finite_values_and_gradients(name, value):
-    likelihood = LIKELIHOODS[name]
+    likelihood = LIKELIHOODS[name]()
     corners = torch.cartesian_prod(*[torch.tensor([-50.0, 0.0, 50.0])] * min(likelihood.channels, 7))
     padding = torch.zeros(len(corners), likelihood.channels - corners.view(len(corners), -1).shape[1])
     raw = torch.cat([corners.view(len(corners), -1), padding], dim=1)[:, :, None, None].requires_grad_()
@@ -149,7 +152,7 @@ def test_extreme_outputs_give_finite_values_and_gradients(name, value):
 
 @pytest.mark.parametrize("name", ALL)
 def test_samples_are_images_with_the_mean(name):
-    likelihood = LIKELIHOODS[name]
+    likelihood = LIKELIHOODS[name]()
     raw = some_raw(likelihood, 1, scale=0.7, side=4).expand(20_000, -1, -1, -1)
     if name == "gaussian":  # so narrow that clipping for display changes nothing
         raw = torch.cat([raw[:, :1], raw[:, 1:] * 0 - 1], dim=1)
@@ -163,7 +166,7 @@ def test_samples_are_images_with_the_mean(name):
 
 @pytest.mark.parametrize("name", GREY)
 def test_samples_have_the_frequencies_of_the_masses(name):
-    likelihood = LIKELIHOODS[name]
+    likelihood = LIKELIHOODS[name]()
     raw = some_raw(likelihood, 1, scale=0.7, side=1)
     x = likelihood.sample(likelihood.p_x(raw.expand(50_000, -1, -1, -1)))
     mass = likelihood.log_mass(likelihood.p_x(raw.expand(256, -1, -1, -1)), LEVEL.view(-1, 1, 1, 1)).exp().flatten()
@@ -185,3 +188,13 @@ def test_gaussian_floor_and_ceiling():
     assert p_x.scale.item() == pytest.approx(0.01)
     ceiling = 784 * (-0.5 * math.log(2 * math.pi) - math.log(0.01))
     assert 784 * p_x.log_prob(torch.zeros(1)).item() == pytest.approx(ceiling, rel=1e-4)
+
+
+def test_constants_have_the_same_default_here_and_in_the_settings():
+    for name in ALL:
+        own = Config(name).make_likelihood()
+        assert vars(own) == vars(LIKELIHOODS[name]())
+    assert Config("gaussian", sigma_min=0.05).make_likelihood().sigma_min == 0.05
+    assert Config("categorical", bins=16).make_likelihood().channels == Config("categorical").bins * 2
+    assert Config("beta").eps == LIKELIHOODS["beta"]().eps
+    assert Config("gaussian").sigma_min == LIKELIHOODS["gaussian"]().sigma_min

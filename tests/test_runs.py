@@ -1,3 +1,5 @@
+"""Files: whole or not at all, checked when read, and of one training."""
+
 import json
 import math
 import os
@@ -14,9 +16,9 @@ import torch
 from conftest import ROOT
 
 from common import runs
-from common.config import Config
-from common.errors import CheckpointError
-from common.runs import load_checkpoint, load_model, load_results, make_vae, save_checkpoint, save_model, save_results
+from common.config import TASK_3, Config
+from common.errors import CheckpointError, UsageError, UserError
+from common.runs import Source, fingerprint, load_checkpoint, open_run, read_json, save_checkpoint, write
 
 KEYS = {"weights"}
 
@@ -28,12 +30,17 @@ def path(tmp_path):
     return path
 
 
-def stored_model(config, name="a"):
-    folder = runs.RUNS / name
-    folder.mkdir(parents=True)
-    vae = make_vae(config)
-    save_model(folder, name, "mnist", config, vae.state_dict())
-    return vae, folder / "model.pt"
+def store(place, config, path=None, results=True):
+    """A model and the results that belong to it."""
+    vae = config.make_vae()
+    content = {"run": config.run, "dataset": "mnist", "config": config.to_dict(), "weights": vae.state_dict()}
+    path = path or place.runs / config.run / "model.pt"
+    save_checkpoint(path, content)
+    if results:
+        source = Source("mnist", config.command)
+        source.weights[config.run] = fingerprint(vae.state_dict())
+        source.save(config.run, {})
+    return vae, path
 
 
 def test_what_is_saved_is_loaded(path):
@@ -73,7 +80,7 @@ class Bomb:
 def test_foreign_pickle_is_not_executed(tmp_path, monkeypatch, zipped):
     monkeypatch.chdir(tmp_path)
     if zipped:
-        torch.save({"format": 1, "weights": Bomb()}, "x.pt")
+        torch.save({"format": runs.FORMAT, "weights": Bomb()}, "x.pt")
     else:
         (tmp_path / "x.pt").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(CheckpointError, match=r"x\.pt"):
@@ -81,38 +88,81 @@ def test_foreign_pickle_is_not_executed(tmp_path, monkeypatch, zipped):
     assert not (tmp_path / "bombed").exists()
 
 
-def test_model_comes_back_in_eval_mode_and_frozen(config):
-    vae, _ = stored_model(config)
-    loaded, settings = load_model("a")
-    assert settings == config
+def test_model_comes_back_in_eval_mode_and_frozen_and_leaves_its_fingerprint(place, config, source):
+    vae, _ = store(place, config)
+    loaded = source.vae(config.run)
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert all(torch.equal(value, vae.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert source.stamp() == {"command": source.command, "weights": {config.run: fingerprint(vae.state_dict())}}
 
 
-def test_weights_of_other_shapes_are_refused(config):
-    _, path = stored_model(config)
+def test_weights_of_other_shapes_are_refused(place, config, source):
+    _, path = store(place, config)
     content = torch.load(path, weights_only=True)
     content["config"]["hidden"] = 9
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match="does not fit"):
-        load_model("a")
+    with pytest.raises(CheckpointError, match="do not fit"):
+        source.vae(config.run)
 
 
-def test_shipped_model_stands_in_until_there_is_an_own_one(config):
-    _, path = stored_model(config)
-    runs.SHIPPED.mkdir()
-    path.rename(runs.SHIPPED / "a.pt")
-    path.parent.rmdir()
-    assert load_model("a")[1].seed == 0
-    stored_model(replace(config, seed=5))
-    assert load_model("a")[1].seed == 5
+def test_shipped_model_stands_in_until_there_is_an_own_one(place, config, source):
+    store(place, config, place.shipped / f"{config.run}.pt")
+    shipped = source.vae(config.run).state_dict()
+    torch.manual_seed(1)
+    store(place, config)
+    own = source.vae(config.run).state_dict()
+    assert fingerprint(shipped) != fingerprint(own)
 
 
-def test_missing_run_says_which_there_are(config):
-    stored_model(config, "other")
-    with pytest.raises(CheckpointError, match="no trained run 'a'; there are: other"):
-        load_model("a")
+def test_fault_37_weights_and_numbers_of_different_trainings_are_refused_by_name(place, config, source):
+    store(place, config, place.shipped / f"{config.run}.pt")
+    torch.manual_seed(1)
+    _, own = store(place, config, results=False)  # as after "git checkout .": own weights, shipped numbers
+    with pytest.raises(CheckpointError, match=rf"model\.pt and .*{config.run}\.json are of different trainings"):
+        source.vae(config.run)
+    own.unlink()
+    source.vae(config.run)
+    store(place, config)
+    own.unlink()  # as after deleting data/runs: shipped weights, own numbers
+    with pytest.raises(CheckpointError, match=rf"{config.run}\.pt and .* different trainings.*train it with: python"):
+        source.vae(config.run)
+    (place.results / f"{config.run}.json").unlink()
+    with pytest.raises(CheckpointError, match="no results of"):
+        source.vae(config.run)
+
+
+def test_missing_run_says_which_there_are_and_how_to_train_it(place, config, source):
+    store(place, config)
+    with pytest.raises(CheckpointError, match=f"no trained run 'beta-k16'; there are: {config.run}; train it with: "):
+        source.vae("beta-k16")
+
+
+@pytest.mark.parametrize(
+    ("run", "command"),
+    [
+        ("gaussian-k32", "python task_1/train.py"),
+        ("beta-k16-eps=1e-06", "python task_2/train.py --likelihood beta --latent-dim 16 --eps 1e-06"),
+        ("bernoulli-k32-seed=1", "python task_2/train.py --likelihood bernoulli --seed 1"),
+        (TASK_3.run, "python task_3/train.py"),
+        ("nonsense", "no run is named 'nonsense'; a name is like gaussian-k32 or beta-k32-eps=1e-06"),
+    ],
+)
+def test_a_run_gives_the_command_that_trains_it(run, command):
+    assert runs.train_command(run, "mnist").endswith(command)
+    if run != "nonsense":
+        assert runs.train_command(run, "mnist5k").endswith("--dataset mnist5k")
+
+
+def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
+    configs = [Config("gaussian"), TASK_3, Config("beta", eps=1e-6), Config("beta", eps=1.0000001e-6)]
+    configs += [Config("categorical", bins=16), Config("gaussian", sigma_min=1 / 2550), Config("beta", seed=3)]
+    assert len({config.run for config in configs}) == len(configs)
+    assert all(Config.of_run(config.run) == config for config in configs)
+    assert Config("gaussian", max_epochs=1).run == "gaussian-k32"  # it may go on
+    assert Config("gaussian", max_epochs=1).command == "task_1/train.py --max-epochs 1"
+    with pytest.raises(UsageError, match="eps is no setting of 'gaussian'"):
+        Config("gaussian", eps=1e-3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -133,7 +183,7 @@ def test_killed_while_saving_the_previous_checkpoint_loads(path):
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
     process.stdout.readline()
-    while not path.with_suffix(".tmp").exists():
+    while not list(path.parent.glob("*.tmp")):
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -141,18 +191,86 @@ def test_killed_while_saving_the_previous_checkpoint_loads(path):
     assert load_checkpoint(path, KEYS)["weights"]["a"].numel() in (1000, 2_000_000)
 
 
-def test_results_refuse_nan_and_have_no_noise_digits():
+def test_results_refuse_nan_and_have_no_noise_digits(place, source):
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="JSON compliant"):
-            save_results("x", {"value": [bad]})
-    assert not (runs.RESULTS / "x.json").exists()
-    path = save_results("x", {"value": 1 / 3, "n": 7})
-    assert json.loads(path.read_text()) == load_results("x") == {"value": 0.333333, "n": 7}
+            source.save("x", {"value": [bad]})
+    assert not (place.results / "x.json").exists()
+    path = source.save("x", {"value": 1 / 3, "n": 7})
+    assert json.loads(path.read_text())["value"] == source.results("x")["value"] == 0.333333
     with pytest.raises(CheckpointError, match="no results of 'y'"):
-        load_results("y")
+        source.results("y")
 
 
-def test_run_names():
-    assert Config("gaussian").run_name("mnist") == "gaussian-k32"
-    assert Config("beta", latent_dim=2, seed=3).run_name("mnist") == "beta-k2-seed3"
-    assert Config("beta").run_name("digits") == "digits-beta-k32"
+@pytest.mark.parametrize("content", ["", "<<<<<<< HEAD\n{}", "[]", '{"source": {}}', '{"a": 1}'])
+def test_fault_43_a_result_that_is_none_is_named(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=r"a\.json.*make it again"):
+        read_json(path)
+
+
+def test_fault_38_a_byte_order_mark_is_no_fault(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"source": {"command": "ä", "weights": {}}}', encoding="utf-8-sig")
+    assert read_json(path)["source"]["command"] == "ä"
+
+
+def test_fault_42_a_file_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def full(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"a\.json: cannot be written .*No space left.*free some space"):
+        write(path, full)
+    assert path.read_text() == "old"
+    tries, real = [], os.replace
+
+    def busy(*paths):
+        tries.append(1)
+        if len(tries) < 3:
+            raise PermissionError("held by another program")
+        real(*paths)
+
+    monkeypatch.setattr(os, "replace", busy)
+    monkeypatch.setattr(runs.time, "sleep", lambda seconds: None)
+    write(path, lambda file: file.write(b"new"))
+    assert path.read_text() == "new"
+    assert len(tries) == 3
+    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(PermissionError("held")))
+    with pytest.raises(UserError, match="cannot be written"):
+        write(path, lambda file: file.write(b"newer"))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_two_processes_cannot_train_one_run(tmp_path):
+    with open_run(tmp_path / "a"), pytest.raises(UserError, match="another process"), open_run(tmp_path / "a"):
+        pass
+    with open_run(tmp_path / "a"):
+        assert (tmp_path / "a").is_dir()
+
+
+def test_fault_47_a_disk_without_locks_is_said(tmp_path, monkeypatch):
+    def none(self, timeout):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(runs.FileLock, "acquire", none)
+    with pytest.raises(UserError, match=r"lock: its disk has no locks"), open_run(tmp_path / "a"):
+        pass
+
+
+def test_folder_that_cannot_be_written_is_found_before_training(tmp_path, monkeypatch):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="cannot write"), open_run(tmp_path / "runs" / "a"):
+        pass
+    monkeypatch.setattr("common.runs.FREE", 2**62)
+    with pytest.raises(UserError, match="MiB left"), open_run(tmp_path / "a"):
+        pass
+
+
+def test_a_setting_that_is_not_a_number_changes_the_name():
+    config = replace(Config("beta"), weight_decay=0.25)
+    assert config.run == "beta-k32-weight_decay=0.25"

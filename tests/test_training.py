@@ -1,47 +1,42 @@
+"""Training and its end: synthetic curves, resuming, interruptions, values that are not finite."""
+
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import SMALL
-from tqdm import tqdm
 
 from common import training
 from common.config import Config
 from common.errors import UserError
 from common.likelihoods import LIKELIHOODS
-from common.runs import load_model, open_run, save_model, save_results
-from common.training import EarlyStopping, evaluate, fit, learning_rate_drops, stopping_criterion
+from common.training import EarlyStopping, evaluate, means, train
 
 RESULT_KEYS = [
-    *("run", "dataset", "likelihood", "latent_dim", "parameters", "settings", "history", "best_epoch", "stopped_by"),
-    *("test", "seconds", "versions", "threads"),
+    *("run", "dataset", "likelihood", "latent_dim", "parameters", "settings", "images", "history", "best_epoch"),
+    *("stopped_by", "test", "seconds", "versions", "threads"),
 ]
 
 
 def metrics(results):
-    return [{part: row[part] for part in ("epoch", "train", "val")} for row in results["history"]]
+    return [{part: row[part] for part in ("epoch", "train", "val", "rose")} for row in results["history"]]
 
 
-def weights(run):
-    return load_model(run)[0].state_dict()
+def same(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def train(config, data, folder):
-    """As cli.train does it: the results, or None if there is nothing left to do."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fitted = fit(config, data, folder)
-    if fitted is None:
-        return None
-    save_model(folder, folder.name, data.name, config, fitted[1])
-    return fitted[0]
+def stopping(values=(), **settings):
+    return EarlyStopping(Config("gaussian", **{"patience": 3, "min_gain": 0.01, "drops": 0} | settings), list(values))
 
 
 def ends_at(values, **settings):
-    stopping = EarlyStopping(**{"patience": 3, "min_gain": 0.01, "drops": 0} | settings)
+    """The epoch at which the criterion ends a run with these validation ELBOs."""
+    criterion = stopping(**settings)
     for epoch, value in enumerate(values):
-        stopping.update(value)
-        if stopping.stop:
+        criterion.update(value)
+        if criterion.stop:
             return epoch
     return None
 
@@ -55,77 +50,132 @@ def test_stopping_on_synthetic_curves():
     assert ends_at([-1000, -950, -900] + [-900] * 9) == 5  # only differences count
 
 
-def test_an_elbo_that_creeps_up_for_longer_needs_more_gain():
-    shares = [stopping_criterion(Config(name, min_gain=0.001)).min_gain for name in ("bernoulli", "inflated", "beta")]
-    assert shares == [0.001, 0.002, 0.012]
+def test_stopping_survives_an_image_that_loses_thousands_of_nats():
+    rising = [0, 1000, 2000, 2100, 2200, 2300, 2400, 2500]
+    rising[4] -= 5000 / 10_000  # one of 10,000 validation images, in one epoch
+    assert ends_at(rising, min_gain=0.002) is None
+    assert ends_at([0, 1000, 2000, 1990, 1991, 2010, 2020, 2030], min_gain=0.002) is None  # twenty of them
+
+
+def test_one_rule_for_all():
+    defaults = {name: Config(name) for name in LIKELIHOODS}
+    assert len({(c.patience, c.min_gain, c.drops, c.drop_factor, c.max_epochs) for c in defaults.values()}) == 1
 
 
 def test_stopping_after_drops_and_the_best_epoch():
     values = [0, 100, 100, 100, 100, 130, 130.5, 130, 130]
     assert ends_at(values, drops=1) == 8
-    stopping = EarlyStopping(patience=3, min_gain=0.01, drops=1)
-    assert [stopping.update(value) for value in values] == [True, True, False, False, False, True, True, False, False]
-    assert stopping.plateaus == 2
+    criterion = stopping(drops=1, learning_rate=1.0, drop_factor=0.5)
+    found = [(criterion.learning_rate, criterion.update(value)) for value in values]
+    assert [best for _, best in found] == [True, True, True, True, True, True, True, False, False]
+    assert [rate for rate, _ in found] == [1.0] * 5 + [0.5] * 4
+    assert criterion.plateaus == 2
+    again = stopping(values, drops=1)  # replayed from a history
+    assert (again.plateaus, again.waited, again.reference) == (2, 0, criterion.reference)
 
 
-def test_drops_are_found_again_in_the_history(config):
-    values = [0, 100, 100, 100, 100, 130, 130.5, 130, 130]
-    history = [{"epoch": epoch, "val": {"elbo": value}} for epoch, value in enumerate(values)]
-    for drops, epochs in ((2, [4, 8]), (1, [4]), (0, [])):
-        settings = replace(config, likelihood="bernoulli", patience=3, min_gain=0.01, drops=drops).to_dict()
-        assert learning_rate_drops({"settings": settings, "history": history}) == epochs
+def test_the_learning_rate_falls_at_a_plateau_in_the_optimiser_too(tiny_mnist, tmp_path, config, monkeypatch):
+    rates, real = [], training.train_epoch
+
+    def spy(vae, average, optimiser, x, config):
+        rates.append(optimiser.param_groups[0]["lr"])
+        real(vae, average, optimiser, x, config)
+
+    monkeypatch.setattr(training, "train_epoch", spy)
+    results, _ = train(replace(config, max_epochs=9, min_gain=0.9, patience=2, drops=2), tiny_mnist, tmp_path / "a")
+    assert rates == [row["learning_rate"] for row in results["history"][1:]]
+    assert sorted(set(rates), reverse=True) == [2e-3, 2e-3 / 4, 2e-3 / 16]
 
 
 def test_run_ends_by_patience_and_keeps_the_best_weights(tiny_mnist, tmp_path, config):
     settings = replace(config, max_epochs=30, min_gain=0.5, patience=2, drops=1)
-    results = train(settings, tiny_mnist, tmp_path / "runs" / "bernoulli-k3")
+    results, best = train(settings, tiny_mnist, tmp_path / "a")
     assert results["stopped_by"] == "patience"
     assert len(results["history"]) < 31
     values = [row["val"]["elbo"] for row in results["history"]]
     assert results["best_epoch"] == values.index(max(values))
-    vae, _ = load_model("bernoulli-k3")
-    again = evaluate(vae, tiny_mnist.val.x).elbo.double().mean().item()
-    assert again == pytest.approx(max(values), abs=1e-4)
-    assert results["test"]["elbo"] == pytest.approx(evaluate(vae, tiny_mnist.test.x).elbo.double().mean().item())
+    vae = settings.make_vae()
+    vae.load_state_dict(best)
+    assert means(evaluate(vae, tiny_mnist.val.x))["elbo"] == pytest.approx(max(values), abs=1e-4)
+    assert results["test"]["elbo"] == pytest.approx(means(evaluate(vae, tiny_mnist.test.x))["elbo"])
 
 
-def test_results_have_exactly_their_keys_and_can_be_written(tiny_mnist, tmp_path, config):
-    results = train(config, tiny_mnist, tmp_path / "runs" / "a")
+def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(tiny_mnist, tmp_path, config, monkeypatch):
+    kept, real = [], training.train_epoch
+
+    def spy(vae, average, *rest):
+        real(vae, average, *rest)
+        kept.append(
+            [{name: value.clone() for name, value in part.state_dict().items()} for part in (vae, average.module)]
+        )
+
+    monkeypatch.setattr(training, "train_epoch", spy)
+    results, best = train(replace(config, ema_decay=0.99), tiny_mnist, tmp_path / "a")
+    raw, average = kept[results["best_epoch"] - 1]
+    assert same(best, average)
+    assert not same(best, raw)
+
+
+def test_weights_decay(tiny_mnist, config):
+    vae, _, optimiser = training.make_learner(replace(config, learning_rate=1e-3, weight_decay=0.5))
+    still = [vae.encoder.net[1].weight.detach().clone(), vae.decoder.net[0].weight.detach().clone()]
+    for parameter in vae.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    for before, after in zip(still, (vae.encoder.net[1].weight, vae.decoder.net[0].weight), strict=True):
+        torch.testing.assert_close(after, before * (1 - 1e-3 * 0.5))
+
+
+def test_results_have_exactly_their_keys_and_can_be_written(tiny_mnist, tmp_path, config, source):
+    results, _ = train(config, tiny_mnist, tmp_path / "a")
     assert list(results) == RESULT_KEYS
     assert [row["epoch"] for row in results["history"]] == [0, 1, 2, 3]
-    assert set(results["history"][0]) == {"epoch", "seconds", "train", "val"}
+    assert set(results["history"][0]) == {"epoch", "learning_rate", "seconds", "train", "val", "rose"}
     assert set(results["test"]) == {"elbo", "elbo_se", "log_likelihood", "kl"}
     assert results["stopped_by"] == "max_epochs"
-    save_results("a", results)
+    assert results["images"] == {"train": 50, "val": 50, "test": 50}
+    source.save("a", results)
+
+
+def test_the_rise_of_each_validation_image_is_kept(tiny_mnist, tmp_path, config):
+    results, _ = train(config, tiny_mnist, tmp_path / "a")
+    elbos = torch.load(tmp_path / "a" / "state.pt", weights_only=True)["val_elbos"]
+    assert [values.shape for values in elbos] == [(50,)] * 4
+    for before, after, row in zip(elbos, elbos[1:], results["history"][1:], strict=False):
+        gain = after - before
+        assert row["rose"]["mean"] == pytest.approx(gain.mean().item(), abs=1e-3)
+        assert row["rose"]["median"] == pytest.approx(gain.median().item(), abs=1e-3)
+        assert row["rose"]["share"] == pytest.approx((gain > 0).float().mean().item())
 
 
 def test_same_seed_same_run_other_seed_other_run(tiny_mnist, tmp_path, config):
-    first, second, third = (
-        train(settings, tiny_mnist, tmp_path / "runs" / name)
+    (first, a), (second, b), (third, _) = (
+        train(settings, tiny_mnist, tmp_path / name)
         for name, settings in (("a", config), ("b", config), ("c", replace(config, seed=1)))
     )
     assert metrics(first) == metrics(second) != metrics(third)
-    assert all(torch.equal(weights("a")[name], weights("b")[name]) for name in weights("a"))
+    assert same(a, b)
 
 
-def test_resumed_run_is_the_uninterrupted_run(tiny_mnist, tmp_path, config, monkeypatch):
-    whole = train(replace(config, max_epochs=6), tiny_mnist, tmp_path / "runs" / "whole")
-    train(config, tiny_mnist, tmp_path / "runs" / "parts")
+def test_resumed_run_is_the_uninterrupted_run(tiny_mnist, tmp_path, config):
+    whole, a = train(replace(config, max_epochs=6), tiny_mnist, tmp_path / "whole")
+    train(config, tiny_mnist, tmp_path / "parts")
     torch.manual_seed(99)  # whatever else happened in between
-    parts = train(replace(config, max_epochs=6), tiny_mnist, tmp_path / "runs" / "parts")
-    assert metrics(whole) == metrics(parts)
-    assert all(torch.equal(weights("whole")[name], weights("parts")[name]) for name in weights("whole"))
-    assert train(replace(config, max_epochs=6), tiny_mnist, tmp_path / "runs" / "parts") is None
+    for _ in range(2):  # the second time there is nothing left to do, and the results are made again
+        parts, b = train(replace(config, max_epochs=6), tiny_mnist, tmp_path / "parts")
+        assert metrics(whole) == metrics(parts)
+        assert whole["test"] == parts["test"]
+        assert same(a, b)
 
 
 def test_resuming_with_other_settings_is_refused_and_names_them(tiny_mnist, tmp_path, config):
-    train(config, tiny_mnist, tmp_path / "runs" / "a")
+    train(config, tiny_mnist, tmp_path / "a")
     with pytest.raises(UserError, match="learning_rate, seed differ"):
-        train(replace(config, seed=2, learning_rate=1e-4), tiny_mnist, tmp_path / "runs" / "a")
+        train(replace(config, seed=2, learning_rate=1e-4), tiny_mnist, tmp_path / "a")
 
 
 def test_interruption_keeps_the_last_complete_epoch(tiny_mnist, tmp_path, config, monkeypatch):
-    whole = train(config, tiny_mnist, tmp_path / "runs" / "whole")
+    whole, _ = train(config, tiny_mnist, tmp_path / "whole")
     real, calls = training.train_epoch, []
 
     def interrupted(*arguments):
@@ -136,9 +186,9 @@ def test_interruption_keeps_the_last_complete_epoch(tiny_mnist, tmp_path, config
 
     monkeypatch.setattr(training, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(config, tiny_mnist, tmp_path / "runs" / "a")
+        train(config, tiny_mnist, tmp_path / "a")
     monkeypatch.setattr(training, "train_epoch", real)
-    assert metrics(train(config, tiny_mnist, tmp_path / "runs" / "a")) == metrics(whole)
+    assert metrics(train(config, tiny_mnist, tmp_path / "a")[0]) == metrics(whole)
 
 
 def test_values_that_run_wild_stop_at_once_and_are_named(tiny_mnist, tmp_path, config, monkeypatch):
@@ -154,23 +204,14 @@ def test_values_that_run_wild_stop_at_once_and_are_named(tiny_mnist, tmp_path, c
         )
 
     monkeypatch.setattr(training, "elbo", wild)
-    with pytest.raises(UserError, match=r"epoch 1, batch 3: elbo and kl not finite"):
-        train(replace(config, batch_size=10), tiny_mnist, tmp_path / "runs" / "a")
-    assert (tmp_path / "runs" / "a" / "state.pt").exists()
-
-
-def test_interruption_after_the_last_epoch_loses_nothing(tiny_mnist, tmp_path, config):
-    folder = tmp_path / "runs" / "a"
-    whole = train(config, tiny_mnist, folder)
-    (folder / "model.pt").unlink()
-    again = train(config, tiny_mnist, folder)
-    assert metrics(again) == metrics(whole)
-    assert again["test"] == whole["test"]
+    with pytest.raises(UserError, match=r"epoch 1, batch 3: elbo and kl not finite.*are in .*a. Try a smaller"):
+        train(replace(config, batch_size=10), tiny_mnist, tmp_path / "a")
+    assert (tmp_path / "a" / "state.pt").exists()
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
-    [(4, "epoch 1, validation ELBO is nan.*has the epochs before"), (1, "epoch 0, training ELBO is nan; nothing")],
+    [(4, "epoch 1, the ELBO after it is not finite"), (1, "epoch 0, the ELBO after it is not finite")],
 )
 def test_evaluation_that_runs_wild_is_named(call, says, tiny_mnist, tmp_path, config, monkeypatch):
     real, calls = training.evaluate, []
@@ -182,7 +223,7 @@ def test_evaluation_that_runs_wild_is_named(call, says, tiny_mnist, tmp_path, co
 
     monkeypatch.setattr(training, "evaluate", wild)
     with pytest.raises(UserError, match=says):
-        train(config, tiny_mnist, tmp_path / "runs" / "a")
+        train(config, tiny_mnist, tmp_path / "a")
 
 
 def test_test_images_are_touched_once_and_only_training_images_are_learned_from(
@@ -197,7 +238,7 @@ def test_test_images_are_touched_once_and_only_training_images_are_learned_from(
             return real(*arguments, **keywords)
 
         monkeypatch.setattr(training, name, spy)
-    train(config, tiny_mnist, tmp_path / "runs" / "a")
+    train(config, tiny_mnist, tmp_path / "a")
     assert all(x is tiny_mnist.train.x for x in seen["train_epoch"])
     assert [x is tiny_mnist.test.x for x in seen["evaluate"]] == [False] * 8 + [True]
 
@@ -206,13 +247,16 @@ def test_batches_cover_all_images_in_an_order_of_the_epoch(tiny_mnist, config, m
     orders = []
     real = torch.randperm
     monkeypatch.setattr(torch, "randperm", lambda n: orders.append(real(n)) or orders[-1])
-    vae = training.make_vae(config)
+    vae = config.make_vae()
     average = training.AveragedModel(vae, multi_avg_fn=training.ramped_average(0.9))
     optimiser = torch.optim.SGD(vae.parameters(), lr=0.0)
     for _ in range(2):
         training.train_epoch(vae, average, optimiser, tiny_mnist.train.x, config)
     assert not torch.equal(*orders)
     assert torch.equal(orders[0].sort().values, torch.arange(50))
+    orders.clear()
+    training.train_epoch(vae, average, optimiser, tiny_mnist.train.x, replace(config, epoch_images=160))
+    assert len(orders) == 3  # an epoch of a small data set is several passes
 
 
 def test_average_forgets_the_beginning_and_reaches_its_decay():
@@ -226,25 +270,6 @@ def test_average_forgets_the_beginning_and_reaches_its_decay():
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_every_likelihood_trains(likelihood, tiny_mnist, tmp_path):
-    config = Config(likelihood, **SMALL, batch_size=16, max_epochs=4)
-    values = [row["val"]["elbo"] for row in train(config, tiny_mnist, tmp_path / "runs" / "a")["history"]]
+    config = Config(likelihood, **SMALL, batch_size=16, epoch_images=50, max_epochs=4)
+    values = [row["train"]["elbo"] for row in train(config, tiny_mnist, tmp_path / "a")[0]["history"]]
     assert max(values[1:]) > values[0]
-
-
-def test_two_processes_cannot_train_one_run():
-    with open_run("a"), pytest.raises(UserError, match="another process"), open_run("a"):
-        tqdm.write("not reached")
-    with open_run("a") as folder:
-        assert folder.is_dir()
-
-
-def test_folder_that_cannot_be_written_is_found_before_training(tmp_path):
-    (tmp_path / "runs").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="cannot write"), open_run("a"):
-        pass
-
-
-def test_full_disk_is_found_before_training(monkeypatch):
-    monkeypatch.setattr("common.runs.FREE", 2**62)
-    with pytest.raises(UserError, match="MiB left"), open_run("a"):
-        pass

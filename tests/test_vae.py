@@ -5,10 +5,10 @@ from torch import nn
 from torch.distributions import Normal
 
 from common.evaluation import importance_bound, log_weights, own_score
-from common.inference import infer
-from common.likelihoods import LIKELIHOODS
+from common.likelihoods import LIKELIHOODS, Gaussian
 from common.training import evaluate
 from common.vae import VAE, elbo, start_from_marginals
+from task_4.inference import infer
 
 ALL = list(LIKELIHOODS)
 
@@ -20,7 +20,7 @@ def test_shapes_and_parts_of_the_elbo(name, images):
     assert all(part.shape == (10,) for part in estimate)
     torch.testing.assert_close(estimate.elbo, estimate.log_likelihood - estimate.kl)
     assert (estimate.kl >= 0).all()
-    assert vae.images(torch.randn(5, 3)).shape == (5, 1, 28, 28)
+    assert vae.likelihood.show(vae.p_x(torch.randn(5, 3))).shape == (5, 1, 28, 28)
 
 
 def test_kl_is_what_sampling_gives(images):
@@ -44,11 +44,14 @@ def test_what_is_no_image_is_refused_with_its_shape_or_range(bad, images):
     }[bad]
     with pytest.raises(ValueError, match=r"expected (\(B, 1, 28, 28\)|\[0, 1\])"):
         small_vae("gaussian").q_z(x)
+    if bad in ("none", "flat", "single", "no channel"):
+        with pytest.raises(ValueError, match=r"expected \(B, 1, 28, 28\)"):
+            elbo(small_vae("gaussian"), x, Normal(torch.zeros(10, 3), torch.ones(10, 3)))
 
 
 def test_one_latent_is_refused():
     with pytest.raises(ValueError, match="K > 1"):
-        VAE("gaussian", latent_dim=1, width=4, hidden=8)
+        VAE(Gaussian(), latent_dim=1, width=4, hidden=8)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -93,7 +96,7 @@ def test_evaluate_leaves_all_as_it_was_and_samples_z(images):
 def test_eight_images_can_be_overfitted(name, images):
     torch.manual_seed(0)
     x = torch.where(torch.rand(8, 1, 7, 7).repeat_interleave(4, 2).repeat_interleave(4, 3) < 0.7, 0.0, images[:8])
-    vae = VAE(name, latent_dim=4, width=16, hidden=64)
+    vae = VAE(LIKELIHOODS[name](), latent_dim=4, width=16, hidden=64)
     start_from_marginals(vae, x, steps=20)
     optimiser = torch.optim.Adam(vae.parameters(), lr=3e-3)
     values = []
@@ -140,11 +143,17 @@ def test_linear_model_reaches_the_closed_form_of_probabilistic_pca():
     vae, directions, exact = linear_vae(torch.tensor([3.0, 2.0, 1.0]))
     x = exact.sample((6,)).clamp(0, 1).view(6, 1, 28, 28)
     log_p = exact.log_prob(x.flatten(1))
-    found = infer(vae, x)
-    q_z = found.psi.q_z()
+    q_z = infer(vae, x)[0].psi.q_z()
     sampled = torch.stack([elbo(vae, x, q_z).elbo for _ in range(500)]).mean(0)
     torch.testing.assert_close(sampled, log_p, atol=0.3, rtol=0)
     weights = log_weights(vae, x, q_z, 2000, own_score(vae.likelihood))
     torch.testing.assert_close(importance_bound(weights, 2000), log_p, atol=0.03, rtol=0)
     covariance = 1 / (1 + directions.square().sum(0) / 0.09)
     torch.testing.assert_close(q_z.variance, covariance.expand(6, 3), rtol=0.2, atol=0)
+
+
+def test_the_categoricals_encoder_sees_the_bins(images):
+    vae = small_vae("categorical")
+    within = (vae.likelihood.observe(images) + 0.5) / vae.likelihood.channels  # other grey values of the same bins
+    assert torch.equal(vae.q_z(images).mean, vae.q_z(within).mean)
+    assert not torch.equal(vae.q_z(images).mean, vae.q_z(images.flip(0)).mean)

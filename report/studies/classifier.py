@@ -22,7 +22,7 @@ from common.mnist import Mnist
 from common.runs import Source, fingerprint, open_run, save_checkpoint
 from common.vae import LEFT
 
-EPOCHS, BATCH = 8, 128
+BATCH = 128
 
 
 class Classifier(nn.Module):
@@ -94,13 +94,13 @@ def label_scores(p_y: Tensor) -> dict[str, float]:
     return {"entropy_each": each, "entropy_together": together, "inception_score": math.exp(together - each)}
 
 
-def train(mnist: Mnist, mask: Tensor, shift: tuple[int, int], name: str) -> Classifier:
+def train(mnist: Mnist, mask: Tensor, shift: tuple[int, int], epochs: int, name: str) -> Classifier:
     """Trained on images moved at random by at most so many pixels down and right, and seen where mask is True."""
     net = Classifier().to(mnist.train.x.device)
-    steps = EPOCHS * -(-len(mnist.train.x) // BATCH)
+    steps = epochs * -(-len(mnist.train.x) // BATCH)
     optimiser = torch.optim.Adam(net.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps)
-    for _ in trange(EPOCHS, desc=name, unit="epoch"):
+    for _ in trange(epochs, desc=name, unit="epoch"):
         for batch in torch.randperm(len(mnist.train.x)).split(BATCH):
             moves = [int(torch.randint(-far, far + 1, ())) for far in shift]
             x = mnist.train.x[batch].roll(moves, dims=(2, 3))
@@ -113,13 +113,16 @@ def train(mnist: Mnist, mask: Tensor, shift: tuple[int, int], name: str) -> Clas
 
 
 def main() -> None:
-    mnist, source, device = cli.prepare(cli.parser(__doc__).parse_args())
+    parser = cli.parser(__doc__)
+    parser.add_argument("--epochs", type=cli.count(1), default=8, help="of each training (8)")
+    options = parser.parse_args()
+    mnist, source, device = cli.prepare(options)
     left = LEFT.to(device)
     results = {}
     for name, mask, shift in (("classifier", torch.ones_like(left), (2, 2)), ("classifier-left", left, (2, 0))):
         with open_run(source.home.runs / name):
             torch.manual_seed(0)
-            net = train(mnist, mask, shift, name)
+            net = train(mnist, mask, shift, options.epochs, name)
             save_checkpoint(source.home.runs / name / "model.pt", {"weights": net.state_dict()})
         source.weights[name] = fingerprint(net.state_dict())
         results[name] = {}

@@ -25,7 +25,7 @@ VARIANTS += [Config("beta", eps=value) for value in (EPS, 1e-4, 1e-6)]
 
 def main() -> None:
     parser = cli.parser(__doc__)
-    parser.add_argument("--epochs", type=cli.count(1), default=1, help="of each training (1)")
+    parser.add_argument("--epochs", type=cli.count(0), default=1, help="of each training (1)")
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
     rows = []
