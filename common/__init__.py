@@ -15,3 +15,17 @@ Symbols, as in the assignment          shapes
 
 Everything called elbo, log_likelihood or kl is in nats per image, summed over D pixels or K latents.
 """
+
+import sys
+from types import TracebackType
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C while modules are loaded is one line, too; later cli.main takes it."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted before anything was begun", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _excepthook

@@ -12,14 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import torch
-
 from common.config import Config
 from common.errors import UsageError, UserError, say
 from common.mnist import ROOT, Mnist, load_mnist
 from common.runs import Source, fingerprint, open_run, save_checkpoint
 from common.training import train
 from common.vae import VAE
+
+import torch
 
 ELSEWHERE = {"help", "dataset", "data_dir", "device", "threads"}  # options that are no part of a result's command
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -182,9 +182,12 @@ def main(script: Callable[[], None]) -> None:
 
     if sys.stderr is None:  # as in a service; progress is shown there
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         script()
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads what is said; all has been written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -192,3 +195,5 @@ def main(script: Callable[[], None]) -> None:
         again = shlex.join(["python", *sys.argv])
         print(f"\ninterrupted; what is complete is kept, and this goes on or starts again: {again}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)

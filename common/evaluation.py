@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
-from torch.distributions import Distribution, Normal, kl_divergence
-
 from common.grey_levels import LEVELS, level_frequencies, level_of
 from common.likelihoods import Likelihood
 from common.vae import VAE
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal, kl_divergence
 
 Score = Callable[[Distribution, Tensor], Tensor]  # (p_x, x) -> log p, (B,)
 

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever a notebook or a service has set
+from common.errors import say
+from common.runs import Source, write
+
 import matplotlib
 import matplotlib.pyplot as plt
 import torch
@@ -13,9 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
-
-from common.errors import say
-from common.runs import Source, write
 
 # ten colours that stay apart for colour-blind readers in pairs with the markers, a marker for each digit
 COLOURS = ["#000000", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8c6d31", "#7f7f7f", "#b8b000"]

@@ -2,12 +2,12 @@
 
 import math
 
+from common.grey_levels import LEVELS, level_of
+
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Beta, Distribution
 from torch.nn.functional import logsigmoid
-
-from common.grey_levels import LEVELS, level_of
 
 
 class InflatedBetaBinomial(Distribution):

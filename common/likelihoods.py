@@ -9,12 +9,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from common.grey_levels import LEVELS, RESOLUTION, log_beta_mass, log_normal_mass
+from common.inflated import InflatedBetaBinomial
+
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Beta, Categorical, Distribution, Normal
-
-from common.grey_levels import LEVELS, RESOLUTION, log_beta_mass, log_normal_mass
-from common.inflated import InflatedBetaBinomial
 
 EPS = 1 / (2 * LEVELS)  # moves grey level v to the midpoint of its cell, (v + 1/2) / 256
 # torch's checks of arguments cost time at each step, and would refuse the grey pixels that Task 2d scores

@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from common.errors import DataError, say
+
 import numpy as np
 import torch
 from torch import Tensor
-
-from common.errors import DataError, say
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "MNIST_DIR"

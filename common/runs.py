@@ -23,14 +23,14 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Any, BinaryIO, NamedTuple
 
-import torch
-from filelock import FileLock, Timeout
-from torch import Tensor
-
 from common.config import Config
 from common.errors import CheckpointError, UsageError, UserError, say
 from common.mnist import ROOT
 from common.vae import VAE
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
 
 FORMAT = 2  # of the files; raised when old ones can no longer be read
 FREE = 200 * 2**20  # bytes of disk that a training needs at most

@@ -8,15 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
-
 from common.config import Config
 from common.errors import CheckpointError, UserError, say
 from common.mnist import Mnist
 from common.runs import load_checkpoint, save_checkpoint
 from common.vae import ELBO, VAE, elbo, start_from_marginals
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 STATE = {"config", "dataset", "vae", "average", "optimiser", "history", "val_elbos", "best"}
 EVALUATION_SEED = 1  # the same noise at every evaluation, so that epochs differ by the weights alone

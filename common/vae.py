@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
+from common.likelihoods import Likelihood
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
-
-from common.likelihoods import Likelihood
 
 SHAPE = (1, 28, 28)
 LEFT = (torch.arange(28) < 14).expand(1, 1, 28, 28)  # Task 4b: the mask of x_L, the 14 left columns

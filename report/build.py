@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import typst
-from PIL import Image
-
 from common import cli
 from common.config import FAVOURITE, TASK_1, TASK_3, Config
 from common.errors import CheckpointError, UserError, say
 from common.mnist import ROOT
 from common.runs import find_model, fingerprint, home, load_checkpoint, read_json, write
+
+import typst
+from PIL import Image
 
 REPORT, PLACE = ROOT / "report", home("mnist")
 CODE = ["common", "task_1", "task_2", "task_3", "task_4", "report", "tests", "data/README.md"]
@@ -72,9 +72,8 @@ ANSWERS = [
     figures("task_4/reconstruct.py", FAVOURITE.run, "psi-reconstructions"),
     figures("task_4/complete.py", FAVOURITE.run, "completions", "more-completions"),
 ]
-SEEDS = [("bernoulli", 1), ("bernoulli", 2), ("categorical", 1), ("inflated", 1)]
 STUDIES = [
-    *(training(14, Config(name, seed=seed)) for name, seed in SEEDS),
+    *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
     step(2, "report/studies/classifier.py", "classifier.json"),
     step(0.2, "report/studies/pixels.py", "pixels.json"),
     step(3, "report/studies/benchmark.py", "benchmark.json"),

@@ -5,11 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
 from common import cli
 from common.config import TASK_1
 from common.figures import pairs_grid, save_figure
+
+import torch
 
 
 @torch.no_grad()

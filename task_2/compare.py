@@ -9,15 +9,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-from tqdm import tqdm
-
 from common import cli
 from common import evaluation as ev
 from common.config import FAVOURITE, Config
 from common.grey_levels import level_frequencies, level_of
 from common.likelihoods import LIKELIHOODS
 from common.runs import trained
+
+import torch
+from tqdm import tqdm
 
 SAMPLES = [1, 4, 16, 64, 256]  # importance samples
 

@@ -10,12 +10,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 
-import torch
-
 from common import cli
 from common.config import TASK_1, Config
 from common.figures import elbo_curves, image_grid, pairs_grid, save_figure
 from common.likelihoods import LIKELIHOODS
+
+import torch
 
 
 @torch.no_grad()

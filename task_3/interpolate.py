@@ -5,12 +5,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-from torch import Tensor
-
 from common import cli
 from common.config import FAVOURITE
 from common.figures import columns_grid, save_figure
+
+import torch
+from torch import Tensor
 
 ROWS, BETWEEN = 8, 9  # rows of the figure; k images between x and x'
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import matplotlib.pyplot as plt
-import torch
-from matplotlib.axes import Axes
-from torch.distributions import Normal
-from torchvision.utils import make_grid
-
 from common import cli
 from common.config import TASK_3
 from common.evaluation import encode, mean_images
 from common.figures import GREY, latent_scatter, save_figure
 from common.vae import VAE
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from torch.distributions import Normal
+from torchvision.utils import make_grid
 
 SIDE = 16  # images along each latent
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import matplotlib.pyplot as plt
-import numpy as np
-import torch
-from sklearn.decomposition import PCA
-
 from common import cli
 from common.config import Config
 from common.evaluation import encode
 from common.figures import COLOURS, latent_scatter, save_figure
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
 
 
 def main() -> None:

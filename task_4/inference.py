@@ -3,16 +3,17 @@
 import hashlib
 from typing import NamedTuple
 
+from common.vae import VAE, check_pixels, elbo
+
 import torch
 from torch import Tensor
 from torch.distributions import Normal
-
-from common.vae import VAE, check_pixels, elbo
 
 WINDOW = 50  # steps over which the one-sample ELBO is averaged, since a single draw says little
 EARLY = 3  # windows after which the starts of an image are compared, and the best go on
 PATIENCE = 4  # stop an optimisation after so many windows without a better average
 MAX_WINDOWS = 40  # stop in any case; such images are reported
+STARTS = 4  # optimisations of each image, one from N(0, I), the others from means drawn from the prior
 LEARNING_RATE, HALF_TIME = 0.3, 50  # Adam's step size at step t is LEARNING_RATE / (1 + t / HALF_TIME)
 
 
@@ -36,7 +37,7 @@ class Inferred(NamedTuple):
 
 
 def infer(
-    vae: VAE, x: Tensor, mask: Tensor | None = None, starts: int = 4, keep: int = 1, stream: int = 0
+    vae: VAE, x: Tensor, mask: Tensor | None = None, starts: int = STARTS, keep: int = 1, stream: int = 0
 ) -> list[Inferred]:
     """Psi* = argmax E_q(Z|Psi)[log p(x|z)] - KL(q(Z|Psi) || p(Z)) for each image of x (N, 1, 28, 28) by itself.
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
 from common import cli
 from common.config import FAVOURITE
 from common.figures import columns_grid, save_figure
 from task_4.inference import infer
+
+import torch
 
 ROWS = 8
 

@@ -4,12 +4,12 @@ import os
 import signal
 import sys
 
-import pytest
-import torch
-
 from common import cli
 from common.config import Config
 from common.errors import UsageError, UserError, say
+
+import pytest
+import torch
 
 
 def options(*arguments):
@@ -166,5 +166,3 @@ def test_mistakes_of_the_user_show_no_traceback_and_bugs_do(capsys):
 
 def test_automatic_device_is_one_that_there_is():
     assert cli.settle(options()) == ("cuda" if torch.cuda.is_available() else "cpu")
-
-

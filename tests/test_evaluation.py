@@ -2,11 +2,6 @@
 
 import math
 
-import pytest
-import torch
-from conftest import linear_vae, small_vae
-from torch.distributions import Normal, kl_divergence
-
 from common import evaluation as ev
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS
@@ -16,7 +11,10 @@ from report.studies.posterior import exact_elbo, exact_log_p
 from task_3.interpolate import different_pairs
 from task_4.inference import Psi, infer
 
-GREY = [name for name in LIKELIHOODS if LIKELIHOODS[name]().grey_levels]
+import pytest
+import torch
+from conftest import GREY, linear_vae, small_vae
+from torch.distributions import Normal, kl_divergence
 
 
 def test_bits_per_dimension():

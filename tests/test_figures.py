@@ -1,13 +1,13 @@
 import json
 
+from common.figures import columns_grid, elbo_curves, image_grid, latent_scatter, pairs_grid, save_figure
+from common.runs import Source
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from common.figures import columns_grid, elbo_curves, image_grid, latent_scatter, pairs_grid, save_figure
-from common.runs import Source
 
 
 def cells(figure, columns):

@@ -1,12 +1,12 @@
 """Task 4: the optimisation of Psi."""
 
-import pytest
-import torch
-from conftest import small_vae
-
 from common.vae import LEFT, elbo, start_from_marginals
 from task_4 import inference
 from task_4.inference import Psi, infer
+
+import pytest
+import torch
+from conftest import small_vae
 
 
 @pytest.fixture

@@ -2,17 +2,16 @@
 
 import math
 
-import pytest
-import scipy.stats
-import torch
-
 from common.config import Config
 from common.grey_levels import LEVELS
 from common.inflated import log_sequence, log_ways
-from common.likelihoods import LIKELIHOODS, Gaussian
+from common.likelihoods import LIKELIHOODS, CategoricalLikelihood, Gaussian
 
-ALL = list(LIKELIHOODS)
-GREY = [name for name in ALL if LIKELIHOODS[name]().grey_levels]
+import pytest
+import scipy.stats
+import torch
+from conftest import ALL, GREY
+
 LEVEL = torch.linspace(0, 1, LEVELS)
 
 
@@ -170,9 +169,10 @@ def test_samples_have_the_frequencies_of_the_masses(name):
     raw = some_raw(likelihood, 1, scale=0.7, side=1)
     x = likelihood.sample(likelihood.p_x(raw.expand(50_000, -1, -1, -1)))
     mass = likelihood.log_mass(likelihood.p_x(raw.expand(256, -1, -1, -1)), LEVEL.view(-1, 1, 1, 1)).exp().flatten()
-    values = likelihood.observe(LEVEL) if name == "categorical" else LEVEL
+    binned = isinstance(likelihood, CategoricalLikelihood)
+    values = likelihood.observe(LEVEL) if binned else LEVEL
     for low, high in ((0.0, 0.2), (0.2, 0.6), (0.6, 1.0)):
-        if name == "categorical":
+        if binned:
             k = likelihood.channels
             expected = sum(mass[values == j][0] for j in range(k) if low <= j / (k - 1) < high)
             share = ((x >= low - 1e-6) & (x < high - 1e-6)).float().mean()

@@ -1,14 +1,18 @@
+"""Where MNIST comes from, what is checked, and what a user is told."""
+
 import gzip
 import hashlib
+import http.client
+import zlib
+
+from common import mnist
+from common.errors import DataError
+from common.mnist import load_mnist
 
 import numpy as np
 import pytest
 import torch
 from torchvision.datasets import MNIST
-
-from common import mnist
-from common.errors import DataError
-from common.mnist import load_mnist
 
 COUNTS = {"train": 12, "t10k": 5}
 
@@ -124,13 +128,100 @@ def test_named_folder_comes_first_and_must_hold_mnist(folder, tmp_path, monkeypa
         load_mnist("auto")
 
 
-def test_without_data_and_network_auto_goes_on_with_digits(folder, no_network, capsys):
+def test_without_data_and_network_auto_goes_on_with_the_stand_in(folder, no_network, capsys):
     data = load_mnist("auto")
-    assert data.name == "digits"
-    assert "NOT MNIST" in capsys.readouterr().err
+    assert data.name == "mnist5k"
+    out = capsys.readouterr().out
+    assert "NOT those of MNIST" in out
+    assert "--dataset mnist5k" in out
     with pytest.raises(DataError, match=r"not found in .*data.*--data-dir"):
         load_mnist("mnist")
     assert not any(path.is_file() for path in mnist.ROOT.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("no mirror"),
+        OSError("reset"),
+        http.client.IncompleteRead(b""),
+        EOFError("short"),
+        zlib.error("garbled"),
+        ValueError("unknown url"),
+    ],
+)
+def test_fault_40_every_failure_of_a_network_takes_the_documented_road(folder, monkeypatch, error):
+    monkeypatch.setattr(MNIST, "download", lambda self: (_ for _ in ()).throw(error))
+    assert load_mnist("auto").name == "mnist5k"
+    with pytest.raises(DataError, match="could not be downloaded"):
+        load_mnist("mnist")
+
+
+def copy_to(raw, folder):
+    raw.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        (raw / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.fixture
+def downloads(folder, monkeypatch):
+    """torchvision's download succeeds."""
+    monkeypatch.setattr(MNIST, "download", lambda self: copy_to(mnist.Path(self.raw_folder), folder))
+    monkeypatch.setattr(MNIST, "_check_exists", lambda self: True)
+    monkeypatch.setattr(MNIST, "_load_data", lambda self: ([], []))
+
+
+def test_fault_40_an_empty_folder_does_not_throw_a_download_away(downloads):
+    (mnist.ROOT / "data" / "MNIST" / "raw").mkdir(parents=True)
+    assert load_mnist("auto").name == "mnist"
+    assert len(list((mnist.ROOT / "data" / "MNIST" / "raw").iterdir())) == 4
+    assert [path.name for path in (mnist.ROOT / "data").iterdir()] == ["MNIST"]
+
+
+def test_fault_40_the_stand_in_does_not_win_over_mnist_that_has_just_arrived(folder, monkeypatch):
+    def other_process_was_faster(self):
+        copy_to(mnist.ROOT / "data" / "MNIST" / "raw", folder)
+        raise OSError("cannot be moved")
+
+    monkeypatch.setattr(MNIST, "download", other_process_was_faster)
+    assert load_mnist("auto").name == "mnist"
+
+
+def test_fault_40_a_download_that_is_no_mnist_is_no_data(folder, downloads):
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"<html>log in first</html>")
+    assert load_mnist("auto").name == "mnist5k"
+    assert not any(path.is_file() for path in mnist.ROOT.rglob("*"))
+
+
+def test_fault_44_files_that_people_have(folder, tmp_path, monkeypatch):
+    expected = load_mnist("mnist", folder)
+
+    def same(place):
+        found = load_mnist("mnist", place)
+        return all(torch.equal(a.x, b.x) for a, b in zip(found[1:], expected[1:], strict=True))
+
+    images = folder / "train-images-idx3-ubyte.gz"
+    (folder / "train-images-idx3-ubyte").write_bytes(gzip.decompress(images.read_bytes()))
+    images.write_bytes(b"broken")  # a broken .gz beside the intact raw file
+    assert same(folder)
+    images.unlink()
+    (folder / "train-images-idx3-ubyte").rename(folder / "train-images.idx3-ubyte")  # with a dot
+    assert same(folder)
+    labels = folder / "t10k-labels-idx1-ubyte.gz"
+    labels.write_bytes(gzip.decompress(labels.read_bytes()))  # unpacked but still called .gz
+    assert same(folder)
+    (tmp_path / "home" / "MNIST").mkdir(parents=True)
+    folder.rename(tmp_path / "home" / "MNIST" / "raw")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    assert same("~/MNIST")  # torchvision's own folder, and ~
+    assert same(tmp_path / "home")
+
+
+def test_fault_44_the_printed_remedy_works(folder, tmp_path):
+    with pytest.raises(DataError, match=r"with or without \.gz") as error:
+        load_mnist("mnist", tmp_path / "empty")
+    assert all(name in str(error.value) for name in mnist.CHECKSUMS)
 
 
 def test_interrupted_download_leaves_nothing_and_the_next_recovers(folder, monkeypatch):
@@ -139,30 +230,31 @@ def test_interrupted_download_leaves_nothing_and_the_next_recovers(folder, monke
         (mnist.Path(self.raw_folder) / "train-images-idx3-ubyte.gz").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    def whole(self):
-        mnist.Path(self.raw_folder).mkdir(parents=True)
-        for path in folder.iterdir():
-            (mnist.Path(self.raw_folder) / path.name).write_bytes(path.read_bytes())
-
     monkeypatch.setattr(MNIST, "download", half)
     with pytest.raises(KeyboardInterrupt):
         load_mnist()
     assert not list((mnist.ROOT / "data").iterdir())
-    monkeypatch.setattr(MNIST, "download", whole)
+    monkeypatch.setattr(MNIST, "download", lambda self: copy_to(mnist.Path(self.raw_folder), folder))
     monkeypatch.setattr(MNIST, "_check_exists", lambda self: True)
     monkeypatch.setattr(MNIST, "_load_data", lambda self: ([], []))
     assert load_mnist().name == "mnist"
     assert len(list((mnist.ROOT / "data" / "MNIST" / "raw").iterdir())) == 4
 
 
-def test_digits_are_on_the_256_levels_and_split_without_overlap():
-    data = load_mnist("digits")
-    assert sum(len(part.x) for part in data[1:]) == 1797
-    for part in data[1:]:
+def test_the_stand_in_is_real_digits_in_turn_and_split_without_overlap(mnist5k):
+    assert [len(part.x) for part in mnist5k[1:]] == [4000, 500, 500]
+    for part in mnist5k[1:]:
+        assert part.y[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
         assert part.x.shape[1:] == (1, 28, 28)
-        assert part.x.min() == 0
-        assert part.x.max() == 1
         assert torch.equal((part.x * 255).round() / 255, part.x)
+    assert len(torch.cat([part.x for part in mnist5k[1:]]).unique(dim=0)) > 4990
+
+
+def test_spread_is_over_the_whole_part(mnist5k):
+    few = mnist5k.test.spread(7)
+    assert torch.equal(few.x, mnist5k.test.x[[0, 71, 142, 214, 285, 357, 428]])
+    assert len(few.y) == 7
+    assert mnist5k.test.spread(1000) is mnist5k.test
 
 
 def test_real_mnist_where_it_is_found(monkeypatch):

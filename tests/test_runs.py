@@ -11,14 +11,14 @@ import textwrap
 import zipfile
 from dataclasses import replace
 
-import pytest
-import torch
-from conftest import ROOT
-
 from common import runs
 from common.config import TASK_3, Config
 from common.errors import CheckpointError, UsageError, UserError
 from common.runs import Source, fingerprint, load_checkpoint, open_run, read_json, save_checkpoint, write
+
+import pytest
+import torch
+from conftest import ROOT
 
 KEYS = {"weights"}
 

@@ -3,15 +3,15 @@
 import math
 from dataclasses import replace
 
-import pytest
-import torch
-from conftest import SMALL
-
 from common import training
 from common.config import Config
 from common.errors import UserError
 from common.likelihoods import LIKELIHOODS
 from common.training import EarlyStopping, evaluate, means, train
+
+import pytest
+import torch
+from conftest import ALL, SMALL
 
 RESULT_KEYS = [
     *("run", "dataset", "likelihood", "latent_dim", "parameters", "settings", "images", "history", "best_epoch"),
@@ -268,7 +268,7 @@ def test_average_forgets_the_beginning_and_reaches_its_decay():
     assert average.item() == pytest.approx(1.1, abs=1e-3)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", ALL)
 def test_every_likelihood_trains(likelihood, tiny_mnist, tmp_path):
     config = Config(likelihood, **SMALL, batch_size=16, epoch_images=50, max_epochs=4)
     values = [row["train"]["elbo"] for row in train(config, tiny_mnist, tmp_path / "a")[0]["history"]]

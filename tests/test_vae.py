@@ -1,16 +1,14 @@
-import pytest
-import torch
-from conftest import linear_vae, small_vae
-from torch import nn
-from torch.distributions import Normal
-
 from common.evaluation import importance_bound, log_weights, own_score
 from common.likelihoods import LIKELIHOODS, Gaussian
 from common.training import evaluate
 from common.vae import VAE, elbo, start_from_marginals
 from task_4.inference import infer
 
-ALL = list(LIKELIHOODS)
+import pytest
+import torch
+from conftest import ALL, linear_vae, small_vae
+from torch import nn
+from torch.distributions import Normal
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -13,6 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import time
 from itertools import chain, islice
 
+from common import cli
+from common.config import Config
+from common.mnist import Split
+from common.training import evaluate, make_learner, train_epoch
+from common.vae import VAE, elbo, start_from_marginals
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -20,12 +26,6 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
-
-from common import cli
-from common.config import Config
-from common.mnist import Split
-from common.training import evaluate, make_learner, train_epoch
-from common.vae import VAE, elbo, start_from_marginals
 
 PUBLISHED_EPOCHS, PUBLISHED_OBJECTIVE = 63, -95.08  # best public solution (github ladka6/gen-ai-hw3) and its best epoch
 
@@ -91,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     mnist, source, _ = cli.prepare(options)
     net, train, val = Textbook(), textbook_loader(mnist.train, shuffle=True), textbook_loader(mnist.val, shuffle=False)
-    config = Config("bernoulli")
+    config = Config("bernoulli", epoch_images=1)  # one pass, whatever the data set
     vae, average, optimiser = make_learner(config)
     textbook, own, values = [textbook_epoch(net, train, val, options.batches)], [], []
     start_from_marginals(vae, mnist.train.x)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-from torch.distributions import Bernoulli
-
 from common import cli
 from common import evaluation as ev
 from common.config import Config
 from common.mnist import Split
+
+import torch
+from torch.distributions import Bernoulli
 
 SAMPLES = [1, 4, 16, 64, 256]  # importance samples
 

@@ -11,16 +11,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import math
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from tqdm import trange
-
 from common import cli
 from common.errors import CheckpointError
 from common.mnist import Mnist
 from common.runs import Source, fingerprint, open_run, save_checkpoint
 from common.vae import LEFT
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm import trange
 
 BATCH = 128
 

@@ -11,11 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import math
 
-import torch
-from torch import Tensor
-from torch.distributions import Bernoulli, Normal
-from tqdm import tqdm
-
 from common import cli
 from common.config import FAVOURITE
 from common.evaluation import importance_bound, log_weights, mean_and_se, mean_images, own_score, sample_mixture
@@ -26,6 +21,11 @@ from common.vae import LEFT, VAE
 from report.studies.classifier import label_probabilities, load_classifier
 from task_4.complete import TITLES
 from task_4.inference import Inferred, Psi, infer
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Normal
+from tqdm import tqdm
 
 ROWS, OPTIMISATIONS = 8, 4  # of the figure; kept optimisations for each image
 DRAWS = 500  # z of each optimisation

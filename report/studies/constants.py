@@ -9,8 +9,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tqdm import tqdm
-
 from common import cli
 from common import evaluation as ev
 from common.config import Config
@@ -18,6 +16,8 @@ from common.grey_levels import RESOLUTION
 from common.likelihoods import EPS
 from common.training import evaluate, make_learner, train_epoch
 from common.vae import start_from_marginals
+
+from tqdm import tqdm
 
 VARIANTS = [Config("gaussian", sigma_min=value) for value in (0.05, 0.01, RESOLUTION)]
 VARIANTS += [Config("beta", eps=value) for value in (EPS, 1e-4, 1e-6)]

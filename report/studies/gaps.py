@@ -10,15 +10,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import time
 
-import torch
-from tqdm import tqdm
-
 from common import cli
 from common.config import FAVOURITE
 from common.evaluation import log_weights, mean_and_se, own_score
+from task_4 import inference
 from task_4.inference import infer
 
+import torch
+from tqdm import tqdm
+
 SAMPLES, BLOCK = 200, 100
+METHOD = ("STARTS", "WINDOW", "EARLY", "PATIENCE", "MAX_WINDOWS", "LEARNING_RATE", "HALF_TIME")
 
 
 def main() -> None:
@@ -38,6 +40,7 @@ def main() -> None:
     psi, encoder, error, steps, capped = torch.cat(rows, dim=1)
     gap = psi - encoder
     results = {
+        "method": {name.lower(): getattr(inference, name) for name in METHOD},
         "images": len(gap),
         "samples": SAMPLES,
         "elbo_psi": mean_and_se(psi),

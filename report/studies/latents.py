@@ -8,18 +8,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-from sklearn.decomposition import PCA
-from sklearn.neighbors import KNeighborsClassifier
-from torch import Tensor
-from tqdm import tqdm
-
 from common import cli
 from common.config import TASK_3, Config
 from common.evaluation import encode, mean_and_se, mean_images
 from common.likelihoods import LIKELIHOODS
 from common.mnist import Mnist
 from common.runs import trained
+
+import torch
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+from tqdm import tqdm
 
 NEIGHBOURS = 15
 ACTIVE = 0.01  # a latent is in use if the variance of mu_k(x) over the training images is above this

@@ -11,6 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import math
 
+from common import cli
+from common.config import TASK_3
+from common.evaluation import importance_bound, mean_and_se, sample_mixture
+from common.figures import COLOURS, GREY, save_figure
+from common.vae import VAE
+from task_4.inference import infer
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -18,13 +25,6 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from tqdm import tqdm
-
-from common import cli
-from common.config import TASK_3
-from common.evaluation import importance_bound, mean_and_se, sample_mixture
-from common.figures import COLOURS, GREY, save_figure
-from common.vae import VAE
-from task_4.inference import infer
 
 COARSE, RANGE = 0.1, 5.0  # the first grid: its step, and how far it reaches from 0
 FINER, KEEP = 5, (40.0, 20.0)  # each refinement cuts cells in 5x5, and keeps those so many nats below the best
@@ -53,6 +53,8 @@ def main() -> None:
     error = (weights - sampled).exp().std(0) / len(weights) ** 0.5
     results = {
         "images": len(x),
+        "starts": STARTS,
+        "kept": KEPT,
         "log_p": mean_and_se(log_p),
         "elbo_encoder": mean_and_se(elbo_x),
         "amortisation_gap": mean_and_se(gap),

@@ -11,17 +11,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
-from torch.distributions import Distribution
-from tqdm import tqdm
-
 from common import cli
 from common.config import Config
 from common.likelihoods import LIKELIHOODS
 from common.runs import trained
 from common.vae import VAE
 from report.studies.classifier import features, frechet_distance, label_probabilities, label_scores, load_classifier
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from tqdm import tqdm
 
 
 @torch.no_grad()

@@ -1,0 +1,86 @@
+"""What the figures of Tasks 1, 3c and 4 show, on a model whose answers are known."""
+
+import sys
+
+from common import figures
+from common.runs import Source
+from common.vae import LEFT
+from task_1 import reconstruct
+from task_3 import interpolate
+from task_4 import complete
+from task_4 import reconstruct as without_encoder
+
+import pytest
+import torch
+from conftest import linear_vae
+from torch.distributions import Normal
+
+
+@pytest.fixture
+def columns_of(monkeypatch, mnist5k):
+    """Run a script with a linear decoder, q(Z|x) a point, and means for images; the columns that it would draw."""
+    vae, _, _ = linear_vae(torch.tensor([3.0, 2.0]))
+    vae.likelihood.shows = "means"
+    vae.likelihood.sample = vae.likelihood.mean
+    code = torch.randn(784, 2) / 28
+    vae.q_z = lambda x: Normal(x.flatten(1) @ code, 1e-6)
+    vae.code = code
+
+    def columns_of(module):
+        drawn = []
+        monkeypatch.setattr(sys, "argv", ["a.py"])
+        monkeypatch.setattr(module.cli, "load", lambda options: (mnist5k, vae, Source("mnist5k", "a.py")))
+        monkeypatch.setattr(module, "save_figure", lambda *arguments: None)
+        if module is reconstruct:
+            monkeypatch.setattr(module, "pairs_grid", lambda x, x_new: drawn.append([x, x_new]))
+        else:
+            monkeypatch.setattr(module, "columns_grid", lambda columns, titles, **_: drawn.append((columns, titles)))
+        module.main()
+        figures.plt.close("all")
+        return vae, drawn
+
+    return columns_of
+
+
+def image(vae, z):
+    return vae.likelihood.mean(vae.p_x(z))
+
+
+def test_32_test_images_beside_their_own_reconstructions(columns_of, mnist5k):
+    vae, [(x, x_new)] = columns_of(reconstruct)
+    assert torch.equal(x, mnist5k.test.x[:32])
+    torch.testing.assert_close(x_new, image(vae, vae.q_z(x).mean), atol=1e-3, rtol=0)
+
+
+def test_lambda_goes_from_1_at_x_to_0_at_x_prime(columns_of, mnist5k):
+    vae, [(columns, titles)] = columns_of(interpolate)
+    first, second = interpolate.different_pairs(mnist5k.test.y, len(columns[0]))
+    assert (mnist5k.test.y[first] != mnist5k.test.y[second]).all()
+    x, x_prime = mnist5k.test.x[first], mnist5k.test.x[second]
+    assert titles[:2] + titles[-2:] == ["x", "λ = 1", "0", "x'"]
+    assert torch.equal(columns[0], x)
+    assert torch.equal(columns[-1], x_prime)
+    z, z_prime = vae.q_z(x).mean, vae.q_z(x_prime).mean
+    for lam, column in zip(torch.linspace(1, 0, len(columns) - 2), columns[1:-1], strict=True):
+        torch.testing.assert_close(column, image(vae, lam * z + (1 - lam) * z_prime), atol=1e-3, rtol=0)
+
+
+def test_completions_keep_the_left_half_and_nothing_else(columns_of, mnist5k):
+    _, drawn = columns_of(complete)
+    (three, titles), (more, _) = drawn
+    x = mnist5k.test.x[: complete.ROWS]
+    assert len(three) == len(titles) == 3
+    assert torch.equal(three[0], x)
+    assert torch.equal(three[1], torch.where(LEFT, x, 0.0))
+    for completed in more[2:]:
+        assert torch.equal(torch.where(LEFT, completed, 0.0), torch.where(LEFT, x, 0.0))
+        assert (completed != x)[:, :, :, 14:].any()
+    assert int(LEFT.sum()) == 28 * 14
+
+
+def test_with_and_without_the_encoder_in_this_order(columns_of, mnist5k):
+    vae, [(columns, titles)] = columns_of(without_encoder)
+    assert titles == ["x", "x'", "x''"]
+    assert torch.equal(columns[0], mnist5k.test.x[:8])
+    torch.testing.assert_close(columns[2], image(vae, vae.q_z(columns[0]).mean), atol=1e-3, rtol=0)
+    assert not torch.allclose(columns[1], columns[2], atol=0.05)
