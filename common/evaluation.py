@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from common.grey_levels import LEVELS, level_frequencies, level_of
 from common.likelihoods import Likelihood
-from common.vae import VAE
+from common.vae import ELBO, VAE
 
 import torch
 from torch import Tensor
@@ -43,14 +43,14 @@ def grey_score(likelihood: Likelihood, x_train: Tensor) -> Score:
 
 
 @torch.no_grad()
-def elbo_by(vae: VAE, x: Tensor, score: Score, batch_size: int = 250) -> tuple[Tensor, Tensor]:
-    """One-sample ELBO of each image of x (N, 1, 28, 28) by a score, in two parts: log p(x|z) and KL, (N,) each."""
+def elbo_by(vae: VAE, x: Tensor, score: Score, batch_size: int = 250) -> ELBO:
+    """One-sample ELBO of each image of x (N, 1, 28, 28), and its two parts, by a score of p(x|z): (N,) each."""
     parts = []
     for part in x.split(batch_size):
         q_z = vae.q_z(part)
         parts.append((score(vae.p_x(q_z.sample()), part), kl_divergence(q_z, vae.p_z).sum(dim=1)))
     log_p, kl = (torch.cat(part) for part in zip(*parts, strict=True))
-    return log_p, kl
+    return ELBO(log_p - kl, log_p, kl)
 
 
 @torch.no_grad()

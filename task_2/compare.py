@@ -36,12 +36,15 @@ def main() -> None:
     for name in tqdm([name for name in grey if Config(name).run in trained(source.home)], desc="models"):
         vae = source.vae(Config(name).run, device)
         score = ev.grey_score(vae.likelihood, mnist.train.x)
-        log_p, kl = ev.elbo_by(vae, x, score)
+        found = ev.elbo_by(vae, x, score)
         weights = ev.log_weights(vae, few, vae.q_z(few), SAMPLES[-1], score)
         bounds = {s: ev.bits_per_dimension(ev.importance_bound(weights, s)) for s in SAMPLES}
-        bits[name] = ev.bits_per_dimension(log_p - kl)
+        bits[name] = ev.bits_per_dimension(found.elbo)
         bounds = [{"samples": s, **ev.mean_and_se(bound)} for s, bound in bounds.items()]
-        results["models"][name] = {"kl": ev.mean_and_se(ev.bits_per_dimension(-kl)), "importance_weighted": bounds}
+        results["models"][name] = {
+            "kl": ev.mean_and_se(ev.bits_per_dimension(-found.kl)),
+            "importance_weighted": bounds,
+        }
     for name, mine in bits.items():  # the difference is paired: of the same images
         best = bits.get(FAVOURITE.likelihood, mine)
         results["models"][name] |= {"elbo": ev.mean_and_se(mine), "above_favourite": ev.mean_and_se(mine - best)}

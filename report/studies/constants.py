@@ -34,7 +34,7 @@ def main() -> None:
         start_from_marginals(vae, mnist.train.x)
         for _ in range(options.epochs):
             train_epoch(vae, average, optimiser, mnist.train.x, config)
-        log_p, kl = ev.elbo_by(average.module, mnist.val.x, ev.grey_score(vae.likelihood, mnist.train.x))
+        grey = ev.elbo_by(average.module, mnist.val.x, ev.grey_score(vae.likelihood, mnist.train.x)).elbo
         name, value = ("sigma_min", config.sigma_min) if config.likelihood == "gaussian" else ("eps", config.eps)
         rows.append(
             {
@@ -42,7 +42,7 @@ def main() -> None:
                 "constant": name,
                 "value": value,
                 "elbo": ev.mean_and_se(evaluate(average.module, mnist.val.x).elbo),
-                "bits_per_dimension": ev.mean_and_se(ev.bits_per_dimension(log_p - kl)),
+                "bits_per_dimension": ev.mean_and_se(ev.bits_per_dimension(grey)),
             }
         )
     source.save("constants", {"epochs": options.epochs, "images": len(mnist.val.x), "rows": rows})
