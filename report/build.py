@@ -74,6 +74,7 @@ ANSWERS = [
 ]
 STUDIES = [
     *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
+    step(0.1, "report/studies/plateaus.py", "plateaus.json"),
     step(2, "report/studies/classifier.py", "classifier.json"),
     step(0.2, "report/studies/pixels.py", "pixels.json"),
     step(3, "report/studies/benchmark.py", "benchmark.json"),

@@ -178,6 +178,7 @@ COMMANDS = {
     "task_3/interpolate.py": ([], ["figures/inflated-k32-interpolation.png"]),
     "task_4/reconstruct.py": ([], ["figures/inflated-k32-psi-reconstructions.png"]),
     "task_4/complete.py": ([], ["figures/inflated-k32-completions.png", "figures/inflated-k32-more-completions.png"]),
+    "report/studies/plateaus.py": ([], ["results/plateaus.json"]),
     "report/studies/classifier.py": (["--epochs", "1"], ["results/classifier.json"]),
     "report/studies/pixels.py": ([], ["results/pixels.json"]),
     "report/studies/samples.py": ([], ["results/samples.json"]),

@@ -1,0 +1,49 @@
+"""When would other stopping rules have found the first plateau? One constant for all models, on their histories.
+
+The rules: too small a share of the rise since epoch 0 (the one that is used), too few validation images that rose, too
+small a gain in bits per pixel. Writes report/results/plateaus.json; null where a rule finds none while the learning
+rate is still the first, so within "epochs".
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import math
+from typing import Any
+
+from common import cli
+from common.config import TASK_1, TASK_3, Config
+from common.likelihoods import LIKELIHOODS
+from common.runs import trained
+from common.training import EarlyStopping
+
+IMAGES, BITS = 0.6, 0.0005  # the smallest sufficient share of images, and gain in bits per pixel
+
+
+def main() -> None:
+    source = cli.without_data(cli.parser(__doc__).parse_args())
+    patience = TASK_1.patience
+    results = {"patience": patience, "rise": TASK_1.min_gain, "images": IMAGES, "bits": BITS, "runs": {}}
+    runs = [*(Config(name).run for name in LIKELIHOODS), TASK_3.run]
+    for run in [run for run in runs if run in trained(source.home)]:
+        results["runs"][run] = first_plateaus(source.results(run), Config.of_run(run))
+    source.save("plateaus", results)
+
+
+def first_plateaus(results: dict[str, Any], config: Config) -> dict[str, int | None]:
+    """By each rule the epoch of the first plateau, while the learning rate is the first."""
+    rows = [row for row in results["history"] if row["learning_rate"] == config.learning_rate]
+    elbo, n = [row["val"]["elbo"] for row in rows], config.patience
+    ends = range(n, len(rows))
+    rise = [EarlyStopping(config, elbo[: end + 1]).plateaus == 0 for end in ends]
+    images = [sum(row["rose"]["share"] for row in rows[end - n + 1 : end + 1]) / n >= IMAGES for end in ends]
+    bits = [(elbo[end] - elbo[end - n]) / (784 * math.log(2)) >= BITS for end in ends]
+    firsts = {"rise": rise, "images": images, "bits": bits}
+    found = {name: n + enough.index(False) if False in enough else None for name, enough in firsts.items()}
+    return {"epochs": len(rows) - 1, **found}
+
+
+if __name__ == "__main__":
+    cli.main(main)
