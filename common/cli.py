@@ -112,7 +112,7 @@ def prepare(options: argparse.Namespace) -> tuple[Mnist, Source, str]:
     """The data, on the device; the source of what is made from it; and the device."""
     device = settle(options)
     mnist = load_mnist(options.dataset, options.data_dir)
-    return mnist.to(device), Source(mnist.name, command(options)), device
+    return mnist.to(device), source_of(options, mnist.name), device
 
 
 def load(options: argparse.Namespace) -> tuple[Mnist, VAE, Source]:
@@ -129,7 +129,20 @@ def load_run(options: argparse.Namespace) -> tuple[VAE, Source]:
 
 def without_data(options: argparse.Namespace) -> Source:
     """The source of what is made without images: MNIST's runs, unless the stand-in is asked for."""
-    return Source("mnist5k" if options.dataset == "mnist5k" else "mnist", command(options))
+    return source_of(options, "mnist5k" if options.dataset == "mnist5k" else "mnist")
+
+
+def source_of(options: argparse.Namespace, dataset: str) -> Source:
+    """Raises UserError, before any work, if what will be made could not be written."""
+    source = Source(dataset, command(options))
+    for folder in (source.home.results, source.home.figures):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError("read-only")
+        except OSError as error:
+            raise UserError(f"cannot write to {folder} ({error}); make it writable") from error
+    return source
 
 
 def check_latents(vae: VAE, run: str, at_least: int, at_most: float = math.inf) -> None:
@@ -145,7 +158,6 @@ def train_run(options: argparse.Namespace) -> None:
     mnist, source, device = prepare(options)
     source.command, run = config.command, config.run
     folder = source.home.runs / run
-    writable(source.home.results)
     with open_run(folder):
         results, weights = train(config, mnist, folder, device)
         content = {"run": run, "dataset": mnist.name, "config": config.to_dict(), "weights": weights}
@@ -162,16 +174,6 @@ def train_run(options: argparse.Namespace) -> None:
     stand_in = "" if mnist.name == "mnist" else f" --dataset {mnist.name}"
     for script in ("curves", "reconstruct", "sample"):
         say(f"    python task_1/{script}.py --run {run}{stand_in}")
-
-
-def writable(folder: Path) -> None:
-    """Raise UserError, before any work, if nothing can be written in this folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError("read-only")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error}); make it writable") from error
 
 
 def main(script: Callable[[], None]) -> None:

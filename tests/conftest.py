@@ -149,6 +149,10 @@ class Caller:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as error:
+            if error.code == 130:  # Ctrl-C is meant for the tests
+                raise KeyboardInterrupt from error
+            raise
         finally:
             for name in [name for name in sys.modules if name.split(".")[0] in ours]:
                 del sys.modules[name]
