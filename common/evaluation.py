@@ -25,9 +25,11 @@ def bits_per_dimension(log_mass: Tensor) -> Tensor:
     return -log_mass.double() / (math.log(2) * 28 * 28)
 
 
-def own_score(likelihood: Likelihood) -> Score:
-    """log p(x|z) on the model's own scale."""
-    return lambda p_x, x: likelihood.log_prob(p_x, x).sum(dim=(1, 2, 3))
+def own_score(likelihood: Likelihood, mask: Tensor | None = None) -> Score:
+    """log p(x|z) on the model's own scale; with a mask that of its pixels alone."""
+    if mask is None:
+        return lambda p_x, x: likelihood.log_prob(p_x, x).sum(dim=(1, 2, 3))
+    return lambda p_x, x: torch.where(mask, likelihood.log_prob(p_x, torch.where(mask, x, 0.0)), 0.0).sum(dim=(1, 2, 3))
 
 
 def grey_score(likelihood: Likelihood, x_train: Tensor) -> Score:

@@ -1,7 +1,7 @@
-"""How good are completions (Task 4b)? Scores of right halves, on images spread over the test set.
+"""How good are completions (Task 4b)? Draws from p(Z|x_L), scored on images spread over the test set.
 
-Cross-entropy of x_R, squared error beside simple guesses, labels by a classifier. Writes
-report/results/completions-<run>.json and a figure of the images that score worst.
+-log p(x_R|x_L) for soft targets as in Task 2d, squared error beside simple guesses, labels by a classifier, and why the
+worst fail. Writes report/results/completions-<run>.json and a figure of the worst.
 """
 
 import sys
@@ -9,27 +9,48 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import math
+
+from typing import NamedTuple
 
 from common import cli
+from common.annealing import CHAINS, TEMPERATURES, Draws, anneal, log_joint
 from common.config import FAVOURITE
-from common.evaluation import importance_bound, log_weights, mean_and_se, mean_images, own_score, sample_mixture
+from common.evaluation import Score, importance_bound, log_weights, mean_and_se, own_score, sample_mixture
 from common.figures import columns_grid, save_figure
-from common.mnist import Split
-from common.runs import Source
+from common.likelihoods import Likelihood
+from common.mnist import Mnist, Split
 from common.vae import LEFT, VAE
-from report.studies.classifier import label_probabilities, load_classifier
-from task_4.complete import TITLES
-from task_4.inference import Inferred, Psi, infer
+from report.studies.classifier import Classifier, label_probabilities, load_classifier
+from task_4.complete import KEEP, TITLES
+from task_4.inference import infer
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Normal
+from torch.distributions import Bernoulli, Distribution, Normal
 from tqdm import tqdm
 
-ROWS, OPTIMISATIONS = 8, 4  # of the figure; kept optimisations for each image
-DRAWS = 500  # z of each optimisation
-BLOCK = 100  # images that are optimised together
+ROWS, SHOWN, BLOCK = 8, 4, 50  # of the figure; completions in it; images at a time
+SAMPLES = 200  # for an ELBO
+CAUSES = ("ambiguous", "decoder", "optimum")  # of a bad score, see failures
+CHECKED, CHECK_SAMPLES, WIDER = 10, 16_000, 1.5  # the sampler is checked on every tenth image by so many draws of a
+# mixture of the q(Z|Psi*) and of the same WIDER times as wide
+
+
+class Scores(NamedTuple):
+    """Of each image, (N,) but for p_y (N, 10) and the two images (N, 1, 28, 28)."""
+
+    log_p_left: Tensor  # log p(x_L), by annealing
+    log_p: Tensor  # log p(x_L, x_R), x_R as soft targets
+    by_encoder: Tensor  # its ELBO with q(Z|x)
+    by_psi: Tensor  # ... with a q(Z|Psi) that was fitted to the whole image
+    left_by_psi: Tensor  # the left half's ELBO with the same q
+    left_best: Tensor  # ... with q(Z|Psi*), fitted to the left half
+    error: Tensor  # of the difference of these two, by sampling
+    effective: Tensor  # draws that the weighted ones are worth
+    capped: Tensor
+    p_y: Tensor  # of labels, over the draws
+    mean_image: Tensor  # over the draws
+    one_image: Tensor  # E[X|z] for one of them
 
 
 def main() -> None:
@@ -37,94 +58,171 @@ def main() -> None:
     parser.add_argument("--images", type=cli.count(ROWS), default=200, help="test images to score (200)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
+    net, net_left = (load_classifier(source, vae.zeros.device, name) for name in ("classifier", "classifier-left"))
     test, left = mnist.test.spread(options.images), LEFT.to(vae.zeros.device)
-    blocks = [infer(vae, x, left, keep=OPTIMISATIONS) for x in tqdm(test.x.split(BLOCK), desc="blocks of images")]
-    with torch.no_grad():
-        nats, weights, mean_image = predict(vae, test.x, [[f[i] for f in joined(blocks)] for i in range(len(test.x))])
-        z = [torch.cat([block[rank].psi.q_z().sample() for block in blocks]) for rank in range(OPTIMISATIONS)]
-        completed = torch.where(left, test.x, mean_images(vae, z[0]))
-    weighted = -(weights.log_softmax(dim=1) - nats).logsumexp(dim=1)
-    x_left = torch.where(left, test.x, 0.0)
-    nearest = torch.cdist(x_left.flatten(1), torch.where(left, mnist.train.x, 0.0).flatten(1)).argmin(dim=1)
-    guesses = {
-        "black": torch.zeros_like(test.x),
-        "training_mean": mnist.train.x.mean(0).expand_as(test.x),
-        "left_neighbour": torch.where(left, test.x, mnist.train.x[nearest]),
-        "completion": completed,
-        "mean_completion": mean_image,
-    }
+    blocks = [score(vae, x, net) for x in tqdm(test.x.split(BLOCK), desc="blocks of images")]
+    all_draws = Draws(*(torch.cat(part, dim=1) for part in zip(*(draws for draws, _ in blocks), strict=True)))
+    scores = Scores(*(torch.cat(part) for part in zip(*(part for _, part in blocks), strict=True)))
+    nats, x_left = scores.log_p_left - scores.log_p, torch.where(left, test.x, 0.0)
+    guesses = simple_guesses(mnist, test) | {"mean_of_draws": scores.mean_image, "one_draw": scores.one_image}
+    p_y = {"draws": scores.p_y, "left_classifier": label_probabilities(net_left, x_left)}
+    p_y["nearest_left"] = label_probabilities(net, guesses["nearest_left"])
     results = {
         "images": len(test.x),
-        "draws": nats.shape[1],
-        "cross_entropy_right": {
-            "mixture": mean_and_se(-importance_bound(-nats.T, nats.shape[1])),
-            "importance_weighted": mean_and_se(weighted),
-        },
-        "conditional_nats_right": mean_and_se(conditional_nats(vae, test.x, weights)),
-        "squared_error_right": {
+        "chains": CHAINS,
+        "temperatures": TEMPERATURES,
+        "effective_draws": scores.effective.median().item(),
+        "conditional_nats": mean_and_se(nats),
+        "pyro_form": mean_and_se(scores.log_p_left - scores.by_encoder),
+        "pyro_form_psi": mean_and_se(scores.log_p_left - scores.by_psi),
+        "mean_image_nats": mean_and_se(right_nats(guesses["mean_image"], test.x)),
+        "squared_error": {
             name: mean_and_se(torch.where(left, 0.0, test.x - guess).square().sum(dim=(1, 2, 3)))
             for name, guess in guesses.items()
         },
-        "label_accuracy": accuracies(source, test, completed, guesses["left_neighbour"]),
-        "capped": int(sum(found.capped.sum() for block in blocks for found in block)),
-        "optimisations": OPTIMISATIONS * len(test.x),
+        "label_log_loss": {name: mean_and_se(-p[range(len(p)), test.y].log()) for name, p in p_y.items()},
+        "label_accuracy": {name: mean_and_se((p.argmax(dim=1) == test.y).double()) for name, p in p_y.items()},
+        "capped": int(scores.capped.sum()),
+        "optimisations": (KEEP + 1) * len(test.x),
+        **failures(scores, test, len(mnist.test.x)),
+        "check": check(vae, test.x[::CHECKED], scores.log_p_left[::CHECKED]),
     }
     source.save(f"completions-{options.run}", results)
-    rows = weighted.argsort(descending=True)[:ROWS]
+    worst = nats.argsort(descending=True)[:ROWS]
     with torch.no_grad():
-        new = [torch.where(left, test.x[rows], vae.likelihood.show(vae.p_x(part[rows]))) for part in z]
-    figure = columns_grid([test.x[rows], x_left[rows], *new], TITLES, width=3.6)
+        z = Draws(*(part[:, worst] for part in all_draws)).resampled(SHOWN)
+        new = [torch.where(left, test.x[worst], vae.likelihood.show(vae.p_x(part))) for part in z]
+    titles = [*TITLES[:2], *map(str, range(1, SHOWN + 1))]
+    figure = columns_grid([test.x[worst], x_left[worst], *new], titles, width=3.6)
     save_figure(figure, f"{options.run}-worst-completions", source)
 
 
-def joined(blocks: list[list[Inferred]]) -> list[list[Psi]]:
-    """For each rank the Psi* of all images, one by one."""
-    ranks = []
-    for rank in range(OPTIMISATIONS):
-        parts = [block[rank].psi for block in blocks]
-        ranks.append([Psi(*row) for row in zip(*(torch.cat(part) for part in zip(*parts, strict=True)), strict=True)])
-    return ranks
+def right_nats(pi: Tensor, x: Tensor) -> Tensor:
+    """Cross-entropy of the right halves of x, as soft targets, under pi; the largest confidence is 1 - 1e-4."""
+    soft = Bernoulli(pi.clamp(1e-4, 1 - 1e-4)).log_prob(x)
+    return -torch.where(LEFT.to(x.device), 0.0, soft).sum(dim=(1, 2, 3))
 
 
-def predict(vae: VAE, x: Tensor, found: list[list[Psi]], draws: int = DRAWS) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws of x_R for each image of x (N, 1, 28, 28), M = draws for each Psi* found for it, each (K,).
+def whole_score(likelihood: Likelihood) -> Score:
+    """log p(x_L|z) on the model's own scale, plus that of x_R as soft targets under E[X|z]."""
+    left_score = own_score(likelihood, LEFT)
 
-    Returns the soft cross-entropy of x_R under each draw, in nats, (N, M); the logarithms of the draws' importance
-    weights p(x_L|z) p(z) / q(z), where q is the mixture of all q(Z|Psi*), (N, M); and the mean image over the draws.
+    def of(p_x: Distribution, x: Tensor) -> Tensor:
+        return left_score(p_x, x) - right_nats(likelihood.mean(p_x), x)
+
+    return of
+
+
+def score(vae: VAE, x: Tensor, net: Classifier) -> tuple[Draws, Scores]:
+    """Draws of p(Z|x_L) for x (N, 1, 28, 28), and the measures of each image.
+
+    p(x_R|x_L) is the mean of p(x_R|z) over p(Z|x_L), but of a few draws hardly one is near the z that fit x_R. So the
+    finite-draw error is made small by a proposal that has seen x: p(x_R|x_L) = p(x_L, x_R) / p(x_L), both annealed, the
+    first from a q(Z|Psi) fitted to the whole image.
     """
-    nats, weights, images, left = [], [], [], LEFT.to(x.device)
-    for i in range(len(x)):
-        psi = Psi(*(torch.stack(part) for part in zip(*found[i], strict=True)))  # (optimisations, K)
-        z, log_q = sample_mixture(psi.q_z(), draws)  # (M, K), (M,)
-        p_x = vae.p_x(z)
-        target = x[i : i + 1].expand(len(z), -1, -1, -1)
-        log_left = torch.where(left, vae.likelihood.log_prob(p_x, target), 0.0).sum(dim=(1, 2, 3))
-        mean = vae.likelihood.mean(p_x)
-        soft = Bernoulli(mean.clamp(1e-4, 1 - 1e-4)).log_prob(target)
-        nats.append(-torch.where(left, 0.0, soft).sum(dim=(1, 2, 3)))
-        weights.append(log_left + vae.p_z.log_prob(z).sum(dim=1) - log_q)
-        images.append(mean.mean(dim=0))
-    return torch.stack(nats), torch.stack(weights), torch.stack(images)
+    left, whole = own_score(vae.likelihood, LEFT.to(x.device)), whole_score(vae.likelihood)
+    found, seen = infer(vae, x, LEFT.to(x.device), keep=KEEP), infer(vae, x)
+    q_left, q_seen, q_x = [one.psi.q_z() for one in found], seen[0].psi.q_z(), vae.q_z(x)
+    draws = anneal(log_joint(vae, x, left), q_left)
+    both = anneal(log_joint(vae, x, whole), [q_seen], CHAINS // 2, TEMPERATURES // 2)  # one narrow mode: easier
+    share = draws.log_w.softmax(dim=0)  # (C, N)
+    with torch.no_grad():
+        images = [torch.where(LEFT.to(x.device), x, vae.likelihood.mean(vae.p_x(z))) for z in draws.z]
+        one = torch.where(LEFT.to(x.device), x, vae.likelihood.mean(vae.p_x(draws.resampled(1)[0])))
+    best, left_seen = (log_weights(vae, x, q_z, SAMPLES, left) for q_z in (q_left[0], q_seen))
+    encoder, psi = (log_weights(vae, x, q_z, SAMPLES, whole).mean(dim=0) for q_z in (q_x, q_seen))
+    return draws, Scores(
+        draws.log_integral,
+        both.log_integral,
+        encoder,
+        psi,
+        left_seen.mean(dim=0),
+        best.mean(dim=0),
+        ((best.var(dim=0) + left_seen.var(dim=0)) / SAMPLES).sqrt(),
+        1 / share.square().sum(dim=0),
+        sum(part.capped.int() for part in [*found, *seen]),
+        sum(w.unsqueeze(1) * label_probabilities(net, image) for w, image in zip(share, images, strict=True)),
+        sum(w.view(-1, 1, 1, 1) * image for w, image in zip(share, images, strict=True)),
+        one,
+    )
 
 
-def conditional_nats(vae: VAE, x: Tensor, weights: Tensor) -> Tensor:
-    """-log p(x_R|x_L) = log p(x_L) - log p(x), (N,); weights (N, M) of predict for x_L, a q that has seen x for x."""
-    samples, score = weights.shape[1], own_score(vae.likelihood)
-    parts = [infer(vae, part)[0].psi for part in x.split(BLOCK)]
-    q_x: Normal = Psi(*(torch.cat(part) for part in zip(*parts, strict=True))).q_z()
-    log_p = importance_bound(log_weights(vae, x, q_x, samples, score), samples)
-    return weights.logsumexp(dim=1) - math.log(samples) - log_p
+def simple_guesses(mnist: Mnist, test: Split) -> dict[str, Tensor]:
+    """Whole images, of which the right half counts."""
+    left = LEFT.to(test.x.device)
+    x_left, train_left = (torch.where(left, x, 0.0).flatten(1) for x in (test.x, mnist.train.x))
+    nearest = mnist.train.x[torch.cdist(x_left, train_left).argmin(dim=1)]
+    return {
+        "black": torch.zeros_like(test.x),
+        "mean_image": mnist.train.x.mean(dim=0).expand_as(test.x),
+        "nearest_left": torch.where(left, test.x, nearest),
+    }
 
 
-def accuracies(source: Source, test: Split, completed: Tensor, neighbour: Tensor) -> dict[str, dict[str, float]]:
-    """How many images a classifier gives the right label."""
-    x_left = torch.where(LEFT.to(test.x.device), test.x, 0.0)
-    judged = {"original": test.x, "completion": completed, "left_neighbour": neighbour, "left_half_classifier": x_left}
-    rows = {}
-    for name, images in judged.items():
-        net = load_classifier(source, test.x.device, "classifier-left" if images is x_left else "classifier")
-        rows[name] = mean_and_se((label_probabilities(net, images).argmax(dim=1) == test.y).double())
-    return rows
+def failures(scores: Scores, test: Split, images: int) -> dict[str, object]:
+    """Why the ROWS worst images and the worst twentieth of all score badly. In nats, with the q(Z|Psi) that has seen x,
+
+    -log p(x_R|x_L) <= [log p(x_L) - left half's ELBO] + [cross-entropy of x_R - its entropy] + entropy:
+
+    the first is large where the left half fits other images better, the second where the decoder cannot draw x_R; the
+    one that is further above its mean is the cause. But if this q gives the left half a higher ELBO than its own Psi*
+    (by two errors), the optimum was not found.
+    """
+    surprise, entropy = scores.log_p_left - scores.left_by_psi, right_nats(test.x, test.x)
+    missed = scores.left_by_psi - scores.by_psi - entropy
+    nats = scores.log_p_left - scores.log_p
+    ambiguous = surprise - surprise.mean() > missed - missed.mean()
+    lost = scores.left_by_psi > scores.left_best + 2 * scores.error
+    cause = [
+        "optimum" if bad else "ambiguous" if open_ else "decoder" for bad, open_ in zip(lost, ambiguous, strict=True)
+    ]
+    order = nats.argsort(descending=True).tolist()
+    twentieth = order[: max(ROWS, len(order) // 20)]
+    rows = [
+        {
+            "image": i * images // len(nats),
+            "label": int(test.y[i]),
+            "nats": nats[i].item(),
+            "entropy": entropy[i].item(),
+            "surprise": surprise[i].item(),
+            "missed": missed[i].item(),
+            "label_probability": scores.p_y[i, test.y[i]].item(),
+            "cause": cause[i],
+        }
+        for i in order[:ROWS]
+    ]
+    names = ("ambiguous", "decoder", "optimum")
+    counts = {name: sum(cause[i] == name for i in twentieth) for name in names}
+    return {
+        "mean_surprise": surprise.mean().item(),
+        "mean_missed": missed.mean().item(),
+        "worst": rows,
+        "causes": counts,
+    }
+
+
+def check(vae: VAE, x: Tensor, log_p_left: Tensor) -> dict[str, object]:
+    """log p(x_L) by annealing beside importance sampling, and with twice the chains and temperatures."""
+    left = own_score(vae.likelihood, LEFT.to(x.device))
+    sampled, doubled = [], []
+    for part in tqdm(x.split(BLOCK), desc="check"):
+        q_z = [one.psi.q_z() for one in infer(vae, part, LEFT.to(x.device), keep=KEEP)]
+        doubled.append(anneal(log_joint(vae, part, left), q_z, 2 * CHAINS, 2 * TEMPERATURES).log_integral)
+        for i in range(len(part)):
+            mean, sigma = torch.stack([q.mean[i] for q in q_z]), torch.stack([q.stddev[i] for q in q_z])
+            both = torch.cat([sigma, (WIDER * sigma).clamp_max(1.1)])  # of latents that are not in use it is 1 already
+            z, log_q = sample_mixture(Normal(mean.repeat(2, 1), both), CHECK_SAMPLES // len(both))
+            density = log_joint(vae, part[i : i + 1], left)
+            with torch.no_grad():
+                log_p = torch.cat([density(some.unsqueeze(1))[:, 0] for some in z.split(1000)])
+            sampled.append(importance_bound((log_p - log_q).unsqueeze(1), len(z)))
+    return {
+        "images": len(x),
+        "samples": CHECK_SAMPLES,
+        "importance_minus_annealed": mean_and_se(torch.cat(sampled) - log_p_left),
+        "doubled_minus_annealed": mean_and_se(torch.cat(doubled) - log_p_left),
+        "doubled_distance": mean_and_se((torch.cat(doubled) - log_p_left).abs()),
+    }
 
 
 if __name__ == "__main__":
