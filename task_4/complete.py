@@ -30,7 +30,7 @@ def main() -> None:
     x, left = mnist.test.x[:ROWS], LEFT.to(mnist.test.x.device)
     found = infer(vae, x, left, keep=KEEP)  # Psi* from x_L: of the best start, the second, ...
     q_z = [one.psi.q_z() for one in found]
-    posterior = log_joint(vae, x, own_score(vae.likelihood, left))  # p(Z|x_L), up to its integral
+    posterior = log_joint(vae, x, own_score(vae.likelihood, LEFT))  # p(Z|x_L), up to its integral
 
     def completed(z: torch.Tensor) -> torch.Tensor:
         x_new = vae.likelihood.show(vae.p_x(z))  # x' ~ p(X|z)

@@ -10,12 +10,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
-from typing import NamedTuple
-
 from common import cli
 from common.annealing import CHAINS, TEMPERATURES, Draws, anneal, log_joint
 from common.config import FAVOURITE
-from common.evaluation import Score, importance_bound, log_weights, mean_and_se, own_score, sample_mixture
+from common.evaluation import Score, importance_bound, log_weights, mean_and_se, own_score
 from common.figures import columns_grid, save_figure
 from common.likelihoods import Likelihood
 from common.mnist import Mnist, Split
@@ -31,66 +29,48 @@ from tqdm import tqdm
 
 ROWS, SHOWN, BLOCK = 8, 4, 50  # of the figure; completions in it; images at a time
 SAMPLES = 200  # for an ELBO
+SURE = 1 - 1e-4  # the largest confidence that is scored, of pixels and labels
 CAUSES = ("ambiguous", "decoder", "optimum")  # of a bad score, see failures
 CHECKED, CHECK_SAMPLES, WIDER = 10, 16_000, 1.5  # the sampler is checked on every tenth image by so many draws of a
 # mixture of the q(Z|Psi*) and of the same WIDER times as wide
 
 
-class Scores(NamedTuple):
-    """Of each image, (N,) but for p_y (N, 10) and the two images (N, 1, 28, 28)."""
-
-    log_p_left: Tensor  # log p(x_L), by annealing
-    log_p: Tensor  # log p(x_L, x_R), x_R as soft targets
-    by_encoder: Tensor  # its ELBO with q(Z|x)
-    by_psi: Tensor  # ... with a q(Z|Psi) that was fitted to the whole image
-    left_by_psi: Tensor  # the left half's ELBO with the same q
-    left_best: Tensor  # ... with q(Z|Psi*), fitted to the left half
-    error: Tensor  # of the difference of these two, by sampling
-    effective: Tensor  # draws that the weighted ones are worth
-    capped: Tensor
-    p_y: Tensor  # of labels, over the draws
-    mean_image: Tensor  # over the draws
-    one_image: Tensor  # E[X|z] for one of them
-
-
 def main() -> None:
     parser = cli.run_parser(__doc__, FAVOURITE.run)
-    parser.add_argument("--images", type=cli.count(ROWS), default=200, help="test images to score (200)")
+    parser.add_argument("--images", type=cli.count(CHECKED + 1), default=200, help="test images to score (200)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
     net, net_left = (load_classifier(source, vae.zeros.device, name) for name in ("classifier", "classifier-left"))
     test, left = mnist.test.spread(options.images), LEFT.to(vae.zeros.device)
     blocks = [score(vae, x, net) for x in tqdm(test.x.split(BLOCK), desc="blocks of images")]
-    all_draws = Draws(*(torch.cat(part, dim=1) for part in zip(*(draws for draws, _ in blocks), strict=True)))
-    scores = Scores(*(torch.cat(part) for part in zip(*(part for _, part in blocks), strict=True)))
-    nats, x_left = scores.log_p_left - scores.log_p, torch.where(left, test.x, 0.0)
-    guesses = simple_guesses(mnist, test) | {"mean_of_draws": scores.mean_image, "one_draw": scores.one_image}
-    p_y = {"draws": scores.p_y, "left_classifier": label_probabilities(net_left, x_left)}
-    p_y["nearest_left"] = label_probabilities(net, guesses["nearest_left"])
+    scores = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    log_p_left, x_left = scores["log_p_left"], torch.where(left, test.x, 0.0)
+    nats, guesses = log_p_left - scores["log_p"], simple_guesses(mnist, test) | {"draws": scores["mean_image"]}
+    p_y = {"draws": scores["p_y"], "left_classifier": label_probabilities(net_left, x_left)}
     results = {
         "images": len(test.x),
         "chains": CHAINS,
         "temperatures": TEMPERATURES,
-        "effective_draws": scores.effective.median().item(),
         "conditional_nats": mean_and_se(nats),
-        "pyro_form": mean_and_se(scores.log_p_left - scores.by_encoder),
-        "pyro_form_psi": mean_and_se(scores.log_p_left - scores.by_psi),
+        "pyro_form": mean_and_se(log_p_left - scores["by_encoder"]),
+        "pyro_form_psi": mean_and_se(log_p_left - scores["by_psi"]),
         "mean_image_nats": mean_and_se(right_nats(guesses["mean_image"], test.x)),
         "squared_error": {
             name: mean_and_se(torch.where(left, 0.0, test.x - guess).square().sum(dim=(1, 2, 3)))
             for name, guess in guesses.items()
         },
-        "label_log_loss": {name: mean_and_se(-p[range(len(p)), test.y].log()) for name, p in p_y.items()},
+        "label_log_loss": {
+            name: mean_and_se(-p[range(len(p)), test.y].clamp_min(1 - SURE).log()) for name, p in p_y.items()
+        },
         "label_accuracy": {name: mean_and_se((p.argmax(dim=1) == test.y).double()) for name, p in p_y.items()},
-        "capped": int(scores.capped.sum()),
-        "optimisations": (KEEP + 1) * len(test.x),
-        **failures(scores, test, len(mnist.test.x)),
-        "check": check(vae, test.x[::CHECKED], scores.log_p_left[::CHECKED]),
+        "capped": scores["capped"].double().mean().item(),
+        **failures(scores, nats, test, len(mnist.test.x)),
+        "check": check(vae, test.x[::CHECKED], log_p_left[::CHECKED]),
     }
     source.save(f"completions-{options.run}", results)
     worst = nats.argsort(descending=True)[:ROWS]
     with torch.no_grad():
-        z = Draws(*(part[:, worst] for part in all_draws)).resampled(SHOWN)
+        z = Draws(scores["z"][worst].transpose(0, 1), scores["log_w"][worst].T).resampled(SHOWN)
         new = [torch.where(left, test.x[worst], vae.likelihood.show(vae.p_x(part))) for part in z]
     titles = [*TITLES[:2], *map(str, range(1, SHOWN + 1))]
     figure = columns_grid([test.x[worst], x_left[worst], *new], titles, width=3.6)
@@ -98,8 +78,8 @@ def main() -> None:
 
 
 def right_nats(pi: Tensor, x: Tensor) -> Tensor:
-    """Cross-entropy of the right halves of x, as soft targets, under pi; the largest confidence is 1 - 1e-4."""
-    soft = Bernoulli(pi.clamp(1e-4, 1 - 1e-4)).log_prob(x)
+    """Cross-entropy of the right halves of x, as soft targets, under pi: (N,)."""
+    soft = Bernoulli(pi.clamp(1 - SURE, SURE)).log_prob(x)
     return -torch.where(LEFT.to(x.device), 0.0, soft).sum(dim=(1, 2, 3))
 
 
@@ -113,38 +93,38 @@ def whole_score(likelihood: Likelihood) -> Score:
     return of
 
 
-def score(vae: VAE, x: Tensor, net: Classifier) -> tuple[Draws, Scores]:
-    """Draws of p(Z|x_L) for x (N, 1, 28, 28), and the measures of each image.
+def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
+    """Draws of p(Z|x_L) for x (N, 1, 28, 28), and the measures of each image, (N, ...).
 
     p(x_R|x_L) is the mean of p(x_R|z) over p(Z|x_L), but of a few draws hardly one is near the z that fit x_R. So the
     finite-draw error is made small by a proposal that has seen x: p(x_R|x_L) = p(x_L, x_R) / p(x_L), both annealed, the
     first from a q(Z|Psi) fitted to the whole image.
     """
-    left, whole = own_score(vae.likelihood, LEFT.to(x.device)), whole_score(vae.likelihood)
-    found, seen = infer(vae, x, LEFT.to(x.device), keep=KEEP), infer(vae, x)
-    q_left, q_seen, q_x = [one.psi.q_z() for one in found], seen[0].psi.q_z(), vae.q_z(x)
+    mask, left, whole = LEFT.to(x.device), own_score(vae.likelihood, LEFT), whole_score(vae.likelihood)
+    found, seen = infer(vae, x, mask, keep=KEEP), infer(vae, x)[0]
+    q_left, q_seen = [one.psi.q_z() for one in found], seen.psi.q_z()
     draws = anneal(log_joint(vae, x, left), q_left)
     both = anneal(log_joint(vae, x, whole), [q_seen], CHAINS // 2, TEMPERATURES // 2)  # one narrow mode: easier
-    share = draws.log_w.softmax(dim=0)  # (C, N)
     with torch.no_grad():
-        images = [torch.where(LEFT.to(x.device), x, vae.likelihood.mean(vae.p_x(z))) for z in draws.z]
-        one = torch.where(LEFT.to(x.device), x, vae.likelihood.mean(vae.p_x(draws.resampled(1)[0])))
-    best, left_seen = (log_weights(vae, x, q_z, SAMPLES, left) for q_z in (q_left[0], q_seen))
-    encoder, psi = (log_weights(vae, x, q_z, SAMPLES, whole).mean(dim=0) for q_z in (q_x, q_seen))
-    return draws, Scores(
-        draws.log_integral,
-        both.log_integral,
-        encoder,
-        psi,
-        left_seen.mean(dim=0),
-        best.mean(dim=0),
-        ((best.var(dim=0) + left_seen.var(dim=0)) / SAMPLES).sqrt(),
-        1 / share.square().sum(dim=0),
-        sum(part.capped.int() for part in [*found, *seen]),
-        sum(w.unsqueeze(1) * label_probabilities(net, image) for w, image in zip(share, images, strict=True)),
-        sum(w.view(-1, 1, 1, 1) * image for w, image in zip(share, images, strict=True)),
-        one,
-    )
+        images = torch.stack([torch.where(mask, x, vae.likelihood.mean(vae.p_x(z))) for z in draws.z])
+        p_y = torch.stack([label_probabilities(net, image) for image in images])  # (C, N, 10)
+        share = draws.log_w.softmax(dim=0)  # (C, N)
+        left_best, left_by_psi = (log_weights(vae, x, q_z, SAMPLES, left) for q_z in (q_left[0], q_seen))
+        by_encoder, by_psi = (log_weights(vae, x, q_z, SAMPLES, whole).mean(dim=0) for q_z in (vae.q_z(x), q_seen))
+    return {
+        "z": draws.z.transpose(0, 1),
+        "log_w": draws.log_w.T,
+        "log_p_left": draws.log_integral,  # log p(x_L)
+        "log_p": both.log_integral,  # log p(x_L, x_R), x_R as soft targets
+        "by_encoder": by_encoder,  # its ELBO with q(Z|x)
+        "by_psi": by_psi,  # ... with q_seen
+        "left_by_psi": left_by_psi.mean(dim=0),  # the left half's ELBO with q_seen
+        "left_best": left_best.mean(dim=0),  # ... with the q(Z|Psi*) of the left half
+        "error": ((left_best.var(dim=0) + left_by_psi.var(dim=0)) / SAMPLES).sqrt(),  # of the difference
+        "capped": torch.stack([one.capped for one in [*found, seen]], dim=1),
+        "p_y": torch.einsum("cn,cny->ny", share, p_y),
+        "mean_image": torch.einsum("cn,cnihw->nihw", share, images),
+    }
 
 
 def simple_guesses(mnist: Mnist, test: Split) -> dict[str, Tensor]:
@@ -159,7 +139,7 @@ def simple_guesses(mnist: Mnist, test: Split) -> dict[str, Tensor]:
     }
 
 
-def failures(scores: Scores, test: Split, images: int) -> dict[str, object]:
+def failures(scores: dict[str, Tensor], nats: Tensor, test: Split, images: int) -> dict[str, object]:
     """Why the ROWS worst images and the worst twentieth of all score badly. In nats, with the q(Z|Psi) that has seen x,
 
     -log p(x_R|x_L) <= [log p(x_L) - left half's ELBO] + [cross-entropy of x_R - its entropy] + entropy:
@@ -168,54 +148,34 @@ def failures(scores: Scores, test: Split, images: int) -> dict[str, object]:
     one that is further above its mean is the cause. But if this q gives the left half a higher ELBO than its own Psi*
     (by two errors), the optimum was not found.
     """
-    surprise, entropy = scores.log_p_left - scores.left_by_psi, right_nats(test.x, test.x)
-    missed = scores.left_by_psi - scores.by_psi - entropy
-    nats = scores.log_p_left - scores.log_p
+    surprise, entropy = scores["log_p_left"] - scores["left_by_psi"], right_nats(test.x, test.x)
+    missed = scores["left_by_psi"] - scores["by_psi"] - entropy
     ambiguous = surprise - surprise.mean() > missed - missed.mean()
-    lost = scores.left_by_psi > scores.left_best + 2 * scores.error
-    cause = [
-        "optimum" if bad else "ambiguous" if open_ else "decoder" for bad, open_ in zip(lost, ambiguous, strict=True)
-    ]
+    lost = scores["left_by_psi"] > scores["left_best"] + 2 * scores["error"]
+    cause = [CAUSES[kind] for kind in torch.where(lost, 2, torch.where(ambiguous, 0, 1)).tolist()]
     order = nats.argsort(descending=True).tolist()
     twentieth = order[: max(ROWS, len(order) // 20)]
+    parts = {"nats": nats, "entropy": entropy, "surprise": surprise, "missed": missed}
     rows = [
-        {
-            "image": i * images // len(nats),
-            "label": int(test.y[i]),
-            "nats": nats[i].item(),
-            "entropy": entropy[i].item(),
-            "surprise": surprise[i].item(),
-            "missed": missed[i].item(),
-            "label_probability": scores.p_y[i, test.y[i]].item(),
-            "cause": cause[i],
-        }
+        {"image": i * images // len(nats), "label": int(test.y[i]), "cause": cause[i]}
+        | {name: part[i].item() for name, part in parts.items()}
         for i in order[:ROWS]
     ]
-    names = ("ambiguous", "decoder", "optimum")
-    counts = {name: sum(cause[i] == name for i in twentieth) for name in names}
-    return {
-        "mean_surprise": surprise.mean().item(),
-        "mean_missed": missed.mean().item(),
-        "worst": rows,
-        "causes": counts,
-    }
+    counts = {name: sum(cause[i] == name for i in twentieth) for name in CAUSES}
+    means = {name: part.mean().item() for name, part in parts.items()}
+    return {"means": means, "worst": rows, "causes_of_worst_twentieth": counts}
 
 
 def check(vae: VAE, x: Tensor, log_p_left: Tensor) -> dict[str, object]:
     """log p(x_L) by annealing beside importance sampling, and with twice the chains and temperatures."""
-    left = own_score(vae.likelihood, LEFT.to(x.device))
+    left = own_score(vae.likelihood, LEFT)
     sampled, doubled = [], []
     for part in tqdm(x.split(BLOCK), desc="check"):
         q_z = [one.psi.q_z() for one in infer(vae, part, LEFT.to(x.device), keep=KEEP)]
         doubled.append(anneal(log_joint(vae, part, left), q_z, 2 * CHAINS, 2 * TEMPERATURES).log_integral)
-        for i in range(len(part)):
-            mean, sigma = torch.stack([q.mean[i] for q in q_z]), torch.stack([q.stddev[i] for q in q_z])
-            both = torch.cat([sigma, (WIDER * sigma).clamp_max(1.1)])  # of latents that are not in use it is 1 already
-            z, log_q = sample_mixture(Normal(mean.repeat(2, 1), both), CHECK_SAMPLES // len(both))
-            density = log_joint(vae, part[i : i + 1], left)
-            with torch.no_grad():
-                log_p = torch.cat([density(some.unsqueeze(1))[:, 0] for some in z.split(1000)])
-            sampled.append(importance_bound((log_p - log_q).unsqueeze(1), len(z)))
+        q_z += [Normal(q.mean, (WIDER * q.stddev).clamp_max(1.1)) for q in q_z]  # of unused latents it is 1 already
+        weights = log_weights(vae, part, q_z, CHECK_SAMPLES // len(q_z), left)
+        sampled.append(importance_bound(weights, len(weights)))
     return {
         "images": len(x),
         "samples": CHECK_SAMPLES,

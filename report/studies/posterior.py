@@ -13,9 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import math
 
 from common import cli
-from common.annealing import log_joint
 from common.config import TASK_3
-from common.evaluation import importance_bound, mean_and_se, own_score, sample_mixture
+from common.evaluation import importance_bound, log_weights, mean_and_se, own_score
 from common.figures import COLOURS, GREY, save_figure
 from common.vae import VAE
 from task_4.inference import Psi, infer
@@ -36,7 +35,7 @@ MODES, KEPT = 8, 4  # optimisations of each image, from so many maxima of the gr
 NODES = 20  # of the Gauss-Hermite rule in each direction
 CHECKED = 25  # every 25th image again, on a plane of half the step
 SAMPLES, WIDER = 200, 3.0  # for importance sampling: draws of each component; their widths
-BLOCK = 100  # images whose grids are in memory at once
+BLOCK = 100  # images whose Psi are optimised together
 
 
 @torch.no_grad()
@@ -47,23 +46,26 @@ def main() -> None:
     mnist, vae, source = cli.load(options)
     cli.check_latents(vae, options.run, at_least=2, at_most=2)
     x = mnist.test.spread(options.images).x
+    log_p, starts = plane(vae, x, STEP)
+    finer = plane(vae, x[::CHECKED], STEP / 2)[0] - log_p[::CHECKED]
     rows, q_psi = [], []
-    for part in tqdm(x.split(BLOCK), desc="blocks of images"):
-        log_p, starts = plane(vae, part, STEP)
+    for part, mean, log_sigma in zip(*(every.split(BLOCK) for every in (x, *starts)), strict=True):
         with torch.enable_grad():
-            found = [one.psi.q_z() for one in infer(vae, part, starts=starts, keep=KEPT)]
+            found = [one.psi.q_z() for one in infer(vae, part, starts=Psi(mean, log_sigma), keep=KEPT)]
         elbos = torch.stack([exact_elbo(vae, part, q_z) for q_z in found])
         best = elbos.argmax(dim=0).tolist()  # by quadrature, which knows better than averages of single samples
         q_psi += [Normal(found[rank].mean[i], found[rank].stddev[i]) for i, rank in enumerate(best)]
         q_x = vae.q_z(part)
-        sampled, error = importance_sampled(vae, part, [*found, q_x])
-        rows.append(torch.stack([log_p, elbos.amax(dim=0), exact_elbo(vae, part, q_x), sampled, error]))
-    log_p, elbo_psi, elbo_x, sampled, error = torch.cat(rows, dim=1)
-    finer = plane(vae, x[::CHECKED], STEP / 2)[0] - log_p[::CHECKED]
+        proposal = [*found, q_x]  # no mode is lost that one of them has seen
+        proposal += [Normal(q.mean, WIDER * q.stddev) for q in proposal]
+        weights = log_weights(vae, part, proposal, SAMPLES, own_score(vae.likelihood))
+        sampled = importance_bound(weights, len(weights))
+        error = (weights - sampled).exp().std(dim=0) / len(weights) ** 0.5
+        rows.append(torch.stack([elbos.amax(dim=0), exact_elbo(vae, part, q_x), sampled, error]))
+    elbo_psi, elbo_x, sampled, error = torch.cat(rows, dim=1)
     gap, rest, off = elbo_psi - elbo_x, log_p - elbo_psi, sampled - log_p
     results = {
         "images": len(x),
-        "modes": MODES,
         "log_p": mean_and_se(log_p),
         "elbo_psi": mean_and_se(elbo_psi),
         "elbo_encoder": mean_and_se(elbo_x),
@@ -71,7 +73,6 @@ def main() -> None:
         "median_amortisation_gap": gap.median().item(),
         "encoder_better": (gap < -0.05).double().mean().item(),
         "remaining_gap": mean_and_se(rest),
-        "median_remaining_gap": rest.median().item(),
         "smallest_remaining_gap": rest.min().item(),
         "finer_grid": {"images": len(finer), "largest_change": finer.abs().max().item()},
         "importance_weighted_minus_exact": mean_and_se(off),
@@ -89,8 +90,11 @@ def main() -> None:
         both = [(q_psi[i], COLOURS[4], "$q(Z|\\Psi_*)$"), (encoder, COLOURS[5], "$q(Z|x)$")]
         draw_posterior(bottom, vae, x[i : i + 1], both)
         bottom.set_xlabel("$z_1$")
-        if q_psi[i].stddev.amin() < 0.04 * (q_psi[i].mean - encoder.mean).abs().amax():  # a speck: enlarged
-            inset = bottom.inset_axes([0.52, 0.52, 0.46, 0.46], xticks=[], yticks=[])
+        view = torch.tensor([[*bottom.get_xlim()], [*bottom.get_ylim()]]).diff(dim=1)[:, 0]
+        if (q_psi[i].stddev.cpu() / view).amax() < 0.04:  # a speck: enlarged, in a corner where neither is
+            right, upper = (q_psi[i].mean > encoder.mean).tolist()
+            inset = bottom.inset_axes([0.03 if right else 0.52, 0.52 if upper else 0.03, 0.45, 0.45])
+            inset.set(xticks=[], yticks=[])
             draw_posterior(inset, vae, x[i : i + 1], both[:1])
             bottom.indicate_inset_zoom(inset)
     axes[1, 0].set_ylabel("$z_2$")
@@ -99,39 +103,35 @@ def main() -> None:
 
 
 def plane(vae: VAE, x: Tensor, step: float) -> tuple[Tensor, Psi]:
-    """log p(x) of x (N, 1, 28, 28) by the midpoint rule, (N,), and where to start Psi, (N, MODES, 2).
-
-    The plane is decoded once. For the Bernoulli model log p(x|z) = sum_d x_d logit pi_d + log(1 - pi_d) of all images
-    is a matrix product.
-    """
+    """log p(x) of x (N, 1, 28, 28) by the midpoint rule, (N,), and where to start Psi, (N, MODES, 2)."""
     axis = torch.arange(-RANGE, RANGE + step / 2, step, device=x.device)
-    z = torch.cartesian_prod(axis, axis)
-    values = torch.cat([joint_of_all(vae, x, part) for part in z.split(2000)], dim=1)  # (N, M)
-    table = values.view(len(x), 1, len(axis), len(axis))
-    peaks = torch.where(table == max_pool2d(table, 3, stride=1, padding=1), table, -torch.inf).flatten(1)
-    modes = z[peaks.topk(MODES, dim=1).indices]  # (N, MODES, 2)
-    log_p, starts = [], []
-    for i in tqdm(range(len(x)), desc="refinement", unit="image", leave=False):
-        fine, log_mass = refined(vae, x[i : i + 1], z, values[i], step)
-        log_p.append(log_mass.logsumexp(dim=0))
-        starts.append(moments(fine, log_mass, modes[i], step / FINER))
-    return torch.stack(log_p), Psi(*(torch.stack(part) for part in zip(*starts, strict=True)))
+    z, rows = torch.cartesian_prod(axis, axis), []
+    for image, values in tqdm(zip(x.split(1), log_joint(vae, x, z), strict=True), desc="images", total=len(x)):
+        table = values.view(1, len(axis), len(axis))
+        peaks = torch.where(table == max_pool2d(table, 3, stride=1, padding=1), table, -torch.inf).flatten()
+        cells, log_mass = refined(vae, image, z, values, step)
+        start = moments(cells, log_mass, z[peaks.topk(MODES).indices], step / FINER)
+        rows.append((log_mass.logsumexp(dim=0), *start))
+    log_p, mean, log_sigma = (torch.stack(part) for part in zip(*rows, strict=True))
+    return log_p, Psi(mean, log_sigma)
 
 
-def joint_of_all(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
-    """log p(x|z) + log p(z) of the Bernoulli model, for each of x (N, 1, 28, 28) and each of z (M, 2): (N, M)."""
-    logits = vae.p_x(z).logits.flatten(1)  # (M, 784)
-    return x.flatten(1) @ logits.T - softplus(logits).sum(dim=1) + vae.p_z.log_prob(z).sum(dim=1)
+def log_joint(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
+    """log p(x|z) + log p(z) for each of x (N, 1, 28, 28) and each of z (M, 2): (N, M).
 
-
-def joint_of(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
-    """The same for one image x (1, 1, 28, 28), of any likelihood: (M,)."""
-    density = log_joint(vae, x, own_score(vae.likelihood))
-    return torch.cat([density(part.unsqueeze(1))[:, 0] for part in z.split(2000)])
+    So the plane is decoded once for all images: for the Bernoulli model log p(x|z) = sum_d x_d logit pi_d +
+    log(1 - pi_d), a matrix product.
+    """
+    columns = []
+    for part in z.split(2000):
+        logits = vae.p_x(part).logits.flatten(1)  # (M, 784)
+        log_p = x.flatten(1) @ logits.T - softplus(logits).sum(dim=1)
+        columns.append(log_p + vae.p_z.log_prob(part).sum(dim=1))
+    return torch.cat(columns, dim=1)
 
 
 def refined(vae: VAE, x: Tensor, z: Tensor, values: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Cells z (M, 2) of one image, small where its posterior is narrow, and the logarithms of their masses (M,)."""
+    """Cells z (M, 2) of one image x (1, ...), small where its posterior is narrow, and their log masses (M,)."""
     for near in NEAR:
         kept = z[values > values.max() - near]
         if len(kept) > MOST:
@@ -139,7 +139,7 @@ def refined(vae: VAE, x: Tensor, z: Tensor, values: Tensor, step: float) -> tupl
         offsets = (torch.arange(FINER, device=z.device) - FINER // 2) * step / FINER
         z = (kept.unsqueeze(1) + torch.cartesian_prod(offsets, offsets)).flatten(0, 1)
         step /= FINER
-        values = joint_of(vae, x, z)
+        values = log_joint(vae, x, z)[0]
     return z, values + 2 * math.log(step)
 
 
@@ -153,19 +153,6 @@ def moments(z: Tensor, log_mass: Tensor, modes: Tensor, least: float) -> tuple[T
     return torch.where(empty, modes, mean), torch.where(empty, least, sigma.clamp_min(least / 10)).log()
 
 
-def importance_sampled(vae: VAE, x: Tensor, parts: list[Normal]) -> tuple[Tensor, Tensor]:
-    """log p(x) and its standard error by draws of the mixture of parts, (N, 2) each, and of the same WIDER times as
-    wide: no mode is lost that one of them has seen. (N,) each."""
-    columns = []
-    for i in range(len(x)):
-        mean, sigma = torch.stack([q.mean[i] for q in parts]), torch.stack([q.stddev[i] for q in parts])
-        z, log_q = sample_mixture(Normal(mean.repeat(2, 1), torch.cat([sigma, WIDER * sigma])), SAMPLES)
-        columns.append(joint_of(vae, x[i : i + 1], z) - log_q)
-    weights = torch.stack(columns, dim=1)
-    sampled = importance_bound(weights, len(weights))
-    return sampled, (weights - sampled).exp().std(dim=0) / len(weights) ** 0.5
-
-
 def exact_elbo(vae: VAE, x: Tensor, q_z: Normal) -> Tensor:
     """E_q[log p(x|z)] - KL(q || p(Z)) of each image by Gauss-Hermite quadrature: (N,)."""
     nodes, weights = (torch.from_numpy(part).float().to(x.device) for part in np.polynomial.hermite_e.hermegauss(NODES))
@@ -173,7 +160,7 @@ def exact_elbo(vae: VAE, x: Tensor, q_z: Normal) -> Tensor:
     expected = []
     for i in range(len(x)):
         z = q_z.mean[i] + q_z.stddev[i] * noise
-        log_p = joint_of(vae, x[i : i + 1], z) - vae.p_z.log_prob(z).sum(dim=1)
+        log_p = log_joint(vae, x[i : i + 1], z)[0] - vae.p_z.log_prob(z).sum(dim=1)
         expected.append((weight * log_p).sum() / weight.sum())
     return torch.stack(expected) - kl_divergence(q_z, vae.p_z).sum(dim=1)
 
@@ -183,11 +170,10 @@ def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[N
     low = torch.stack([q.mean - 4 * q.stddev for q, _, _ in approximations]).amin(dim=0)
     high = torch.stack([q.mean + 4 * q.stddev for q, _, _ in approximations]).amax(dim=0)
     first, second = (torch.linspace(low[d].item(), high[d].item(), 200, device=x.device) for d in range(2))
-    density = joint_of(vae, x, torch.cartesian_prod(first, second)).view(200, 200)
+    density = log_joint(vae, x, torch.cartesian_prod(first, second)).view(200, 200)
     density = (density - density.max()).exp().T.cpu().numpy()
-    axis.pcolormesh(
-        first.cpu().numpy(), second.cpu().numpy(), density, cmap="Greys", shading="nearest", rasterized=True
-    )
+    extent = (low[0].item(), high[0].item(), low[1].item(), high[1].item())
+    axis.imshow(density, cmap="Greys", origin="lower", extent=extent, aspect="auto")
     angle = torch.linspace(0, 2 * math.pi, 100)
     circle = torch.stack([angle.cos(), angle.sin()])
     for q, colour, label in approximations:

@@ -54,7 +54,7 @@ def main() -> None:
         steps = WINDOW * torch.arange(1, len(course) + 1)
         axis.plot(steps[: LONGER * end], course[: LONGER * end], color=colour, lw=0.8)
         axis.plot(steps[end - 1], course[end - 1], "o", color=colour)
-    axis.set(xlabel="step", ylabel="nats", ylim=(-12, 4), xscale="log")
+    axis.set(xlabel="step", ylabel="objective − its end / nats", ylim=(-8, 2), xscale="log")
     axis.grid(alpha=0.3)
     save_figure(figure, f"{options.run}-stopping", source)
 
