@@ -15,7 +15,7 @@ PATIENCE = 4  # stop an optimisation after so many windows without a better aver
 MAX_WINDOWS = 40  # stop in any case; such images are reported
 STARTS = 4  # optimisations of each image, one from N(0, I), the others from means drawn from the prior
 LEARNING_RATE, HALF_TIME = 0.3, 50  # Adam's step size at step t is LEARNING_RATE / (1 + t / HALF_TIME)
-NEAR_RATE = 0.01  # instead of LEARNING_RATE, where it is known about where the optimum is
+NEAR_RATE = 0.01  # instead of LEARNING_RATE, where starts are given that are near the optimum
 
 
 class Psi(NamedTuple):

@@ -6,10 +6,11 @@ from common import evaluation as ev
 from common.annealing import Draws, anneal, log_joint
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS
+from common.mnist import Split
 from common.vae import LEFT, VAE
 from report.studies import posterior
 from report.studies.classifier import frechet_distance, label_scores
-from report.studies.completions import whole_score
+from report.studies.completions import failures, whole_score
 from report.studies.posterior import exact_elbo, moments, refined
 from task_3.interpolate import different_pairs
 
@@ -145,6 +146,21 @@ def test_draws_are_shown_in_proportion_to_their_weights():
     z = torch.arange(4.0).view(4, 1, 1)
     shown = Draws(z, torch.tensor([0.5, 0.25, 0.25, 0.0]).log().view(4, 1)).resampled(8)
     assert shown.flatten().tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
+
+
+def test_causes_of_bad_completions_are_told_apart():
+    x, y = torch.rand(20, 1, 28, 28).round(), torch.arange(20) % 10  # black and white: no entropy
+    scores = {"log_p_left": -40.0, "left_by_psi": -45.0, "left_best": -42.0, "error": 0.1, "by_psi": -55.0}
+    scores = {name: torch.full((20,), value) for name, value in scores.items()}
+    scores["left_by_psi"][5], scores["by_psi"][5] = -85, -95  # other images fit the left half better
+    scores["by_psi"][6] = -95  # x_R is not drawn
+    scores["left_by_psi"][7], scores["by_psi"][7] = -41, -95  # the left half has a better optimum
+    nats = torch.zeros(20)
+    nats[5:8] = torch.tensor([60.0, 50.0, 40.0])
+    found = failures(scores, nats, Split(x, y), images=40)
+    assert [row["cause"] for row in found["worst"][:3]] == ["ambiguous", "decoder", "optimum"]
+    assert [row["image"] for row in found["worst"][:3]] == [10, 12, 14]
+    assert sum(found["causes_of_worst_twentieth"].values()) == 8
 
 
 def test_the_right_half_counts_in_whole_scores_alone(images):
