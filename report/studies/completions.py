@@ -46,7 +46,9 @@ def main() -> None:
     scores = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
     log_p_left, x_left = scores["log_p_left"], torch.where(left, test.x, 0.0)
     nats, guesses = log_p_left - scores["log_p"], simple_guesses(mnist, test) | {"draws": scores["mean_image"]}
-    p_y = {"draws": scores["p_y"], "left_classifier": label_probabilities(net_left, x_left)}
+    p_y = {"draws": scores["p_y"], "half_the_draws": scores["p_y_half"]}
+    p_y["left_classifier"] = label_probabilities(net_left, x_left)
+    log_loss = {name: -p[range(len(p)), test.y].clamp_min(1 - SURE).log() for name, p in p_y.items()}
     results = {
         "images": len(test.x),
         "chains": CHAINS,
@@ -59,9 +61,8 @@ def main() -> None:
             name: mean_and_se(torch.where(left, 0.0, test.x - guess).square().sum(dim=(1, 2, 3)))
             for name, guess in guesses.items()
         },
-        "label_log_loss": {
-            name: mean_and_se(-p[range(len(p)), test.y].clamp_min(1 - SURE).log()) for name, p in p_y.items()
-        },
+        "label_log_loss": {name: mean_and_se(loss) for name, loss in log_loss.items()},
+        "label_log_loss_above_classifier": mean_and_se(log_loss["draws"] - log_loss["left_classifier"]),
         "label_accuracy": {name: mean_and_se((p.argmax(dim=1) == test.y).double()) for name, p in p_y.items()},
         "capped": scores["capped"].double().mean().item(),
         **failures(scores, nats, test, len(mnist.test.x)),
@@ -108,7 +109,7 @@ def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
     with torch.no_grad():
         images = torch.stack([torch.where(mask, x, vae.likelihood.mean(vae.p_x(z))) for z in draws.z])
         p_y = torch.stack([label_probabilities(net, image) for image in images])  # (C, N, 10)
-        share = draws.log_w.softmax(dim=0)  # (C, N)
+        share, half = (draws.log_w[:chains].softmax(dim=0) for chains in (CHAINS, CHAINS // 2))  # (C, N)
         left_best, left_by_psi = (log_weights(vae, x, q_z, SAMPLES, left) for q_z in (q_left[0], q_seen))
         by_encoder, by_psi = (log_weights(vae, x, q_z, SAMPLES, whole).mean(dim=0) for q_z in (vae.q_z(x), q_seen))
     return {
@@ -123,6 +124,7 @@ def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
         "error": ((left_best.var(dim=0) + left_by_psi.var(dim=0)) / SAMPLES).sqrt(),  # of the difference
         "capped": torch.stack([one.capped for one in [*found, seen]], dim=1),
         "p_y": torch.einsum("cn,cny->ny", share, p_y),
+        "p_y_half": torch.einsum("cn,cny->ny", half, p_y[: CHAINS // 2]),  # what fewer draws would have said
         "mean_image": torch.einsum("cn,cnihw->nihw", share, images),
     }
 
