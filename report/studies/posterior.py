@@ -93,7 +93,7 @@ def main() -> None:
         view = torch.tensor([[*bottom.get_xlim()], [*bottom.get_ylim()]]).diff(dim=1)[:, 0]
         if (q_psi[i].stddev.cpu() / view).amax() < 0.04:  # a speck: enlarged, in a corner where neither is
             right, upper = (q_psi[i].mean > encoder.mean).tolist()
-            inset = bottom.inset_axes([0.03 if right else 0.52, 0.52 if upper else 0.03, 0.45, 0.45])
+            inset = bottom.inset_axes([0.03 if right else 0.57, 0.57 if upper else 0.03, 0.4, 0.4])
             inset.set(xticks=[], yticks=[])
             draw_posterior(inset, vae, x[i : i + 1], both[:1])
             bottom.indicate_inset_zoom(inset)
