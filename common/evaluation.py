@@ -30,9 +30,16 @@ def bits_without_latents(x_train: Tensor, x: Tensor) -> Tensor:
     return bits_per_dimension(level_frequencies(x_train).log().gather(0, level_of(x)).sum(dim=(1, 2, 3)))
 
 
-def own_score(likelihood: Likelihood) -> Score:
-    """log p(x|z) on the model's own scale."""
-    return lambda p_x, x: likelihood.log_prob(p_x, x).sum(dim=(1, 2, 3))
+def own_score(likelihood: Likelihood, mask: Tensor | None = None) -> Score:
+    """log p(x|z) on the model's own scale; with a mask that of its pixels alone."""
+    if mask is None:
+        return lambda p_x, x: likelihood.log_prob(p_x, x).sum(dim=(1, 2, 3))
+
+    def of(p_x: Distribution, x: Tensor) -> Tensor:
+        seen = mask.to(x.device)
+        return torch.where(seen, likelihood.log_prob(p_x, torch.where(seen, x, 0.0)), 0.0).sum(dim=(1, 2, 3))
+
+    return of
 
 
 def grey_score(likelihood: Likelihood, x_train: Tensor) -> Score:
@@ -59,36 +66,27 @@ def elbo_by(vae: VAE, x: Tensor, score: Score, batch_size: int = 250) -> ELBO:
 
 
 @torch.no_grad()
-def log_weights(vae: VAE, x: Tensor, q_z: Normal, samples: int, score: Score, block: int = 500) -> Tensor:
+def log_weights(
+    vae: VAE, x: Tensor, q_z: Normal | list[Normal], samples: int, score: Score, block: int = 500
+) -> Tensor:
     """log [p(x|z) p(z) / q(z)] for z ~ q(Z): (samples, N). Their mean over samples is the ELBO.
 
-    x: (N, 1, 28, 28); q_z: one distribution per image, batch shape (N, K).
+    x: (N, 1, 28, 28); q_z: one distribution per image, batch shape (N, K), or J of them, the components of a mixture
+    with equal weights, of each of which so many samples are drawn: (J samples, N).
     """
-    columns = []
+    parts, columns = [q_z] if isinstance(q_z, Normal) else q_z, []
     for i in range(len(x)):
-        q_i = Normal(q_z.mean[i], q_z.stddev[i])
-        parts = []
-        for start in range(0, samples, block):
-            z = q_i.sample((min(block, samples - start),))  # (S, K)
-            log_p = score(vae.p_x(z), x[i : i + 1].expand(len(z), -1, -1, -1))
-            parts.append(log_p + (vae.p_z.log_prob(z) - q_i.log_prob(z)).sum(dim=1))
-        columns.append(torch.cat(parts))
+        q_i = Normal(torch.stack([part.mean[i] for part in parts]), torch.stack([part.stddev[i] for part in parts]))
+        z = q_i.sample((samples,)).flatten(0, 1)  # (J S, K)
+        log_q = q_i.log_prob(z.unsqueeze(1)).sum(dim=2).logsumexp(dim=1) - math.log(len(parts))
+        log_p = torch.cat([score(vae.p_x(some), x[i : i + 1].expand(len(some), -1, -1, -1)) for some in z.split(block)])
+        columns.append(log_p + vae.p_z.log_prob(z).sum(dim=1) - log_q)
     return torch.stack(columns, dim=1)
 
 
 def importance_bound(weights: Tensor, samples: int) -> Tensor:
     """log of the mean of the first samples weights: (N,), a lower bound of log p(x) (Burda et al. 2016)."""
     return weights[:samples].logsumexp(dim=0) - math.log(samples)
-
-
-def sample_mixture(q_z: Normal, samples: int) -> tuple[Tensor, Tensor]:
-    """Draws of the mixture of M normals with equal weights, q_z of batch shape (M, K): so many of each component.
-
-    Returns z (samples M, K) and log q(z) of the mixture (samples M,).
-    """
-    z = q_z.sample((samples,)).flatten(0, 1)
-    log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=2).logsumexp(dim=1) - math.log(len(q_z.mean))
-    return z, log_q
 
 
 @torch.no_grad()

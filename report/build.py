@@ -72,6 +72,8 @@ ANSWERS = [
     figures("task_4/reconstruct.py", FAVOURITE.run, "psi-reconstructions"),
     figures("task_4/complete.py", FAVOURITE.run, "completions", "more-completions"),
 ]
+WORST = "worst-completions"
+MEASURED = ((FAVOURITE.run, "", 4, 9), (BERNOULLI.run, " --images 1000", 9, 20))  # images; minutes of the two studies
 STUDIES = [
     *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
     step(0.1, "report/studies/plateaus.py", "plateaus.json"),
@@ -82,11 +84,12 @@ STUDIES = [
     step(2, "report/studies/samples.py", "samples.json"),
     step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary.json"),
     step(2, "report/studies/latents.py", "latents.json"),
-    step(4, f"report/studies/posterior.py --run {TASK_3.run}", "posterior.json", f"{TASK_3.run}-posterior.png"),
+    step(3, f"report/studies/stopping.py --run {BERNOULLI.run}", "stopping.json", f"{BERNOULLI.run}-stopping.png"),
+    step(10, f"report/studies/posterior.py --run {TASK_3.run}", "posterior.json", f"{TASK_3.run}-posterior.png"),
+    *(step(t, f"report/studies/gaps.py --run {run}{options}", f"gaps-{run}.json") for run, options, t, _ in MEASURED),
     *(
-        step(minutes, f"report/studies/{script}.py --run {run}{options}", f"{script}-{run}.json", *pictures)
-        for minutes, run, options in ((4, FAVOURITE.run, ""), (6, BERNOULLI.run, " --images 1000"))
-        for script, pictures in (("gaps", ()), ("completions", (f"{run}-worst-completions.png",)))
+        step(t, f"report/studies/completions.py --run {run}{options}", f"completions-{run}.json", f"{run}-{WORST}.png")
+        for run, options, _, t in MEASURED
     ),
 ]
 

@@ -15,6 +15,7 @@ PATIENCE = 4  # stop an optimisation after so many windows without a better aver
 MAX_WINDOWS = 40  # stop in any case; such images are reported
 STARTS = 4  # optimisations of each image, one from N(0, I), the others from means drawn from the prior
 LEARNING_RATE, HALF_TIME = 0.3, 50  # Adam's step size at step t is LEARNING_RATE / (1 + t / HALF_TIME)
+NEAR_RATE = 0.01  # instead of LEARNING_RATE, where starts are given that are near the optimum
 
 
 class Psi(NamedTuple):
@@ -28,66 +29,68 @@ class Psi(NamedTuple):
 
 
 class Inferred(NamedTuple):
-    """Psi*, the average objective at its end (N,), the steps taken (N,), and whether the cap ended them (N,)."""
+    """Psi*, the average objective at its end (N,), and the steps taken (N,)."""
 
     psi: Psi
     objective: Tensor
     steps: Tensor
-    capped: Tensor
+
+    @property
+    def capped(self) -> Tensor:
+        return self.steps >= WINDOW * MAX_WINDOWS
 
 
 def infer(
-    vae: VAE, x: Tensor, mask: Tensor | None = None, starts: int = STARTS, keep: int = 1, stream: int = 0
+    vae: VAE, x: Tensor, mask: Tensor | None = None, starts: int | Psi = STARTS, keep: int = 1, stream: int = 0
 ) -> list[Inferred]:
     """Psi* = argmax E_q(Z|Psi)[log p(x|z)] - KL(q(Z|Psi) || p(Z)) for each image of x (N, 1, 28, 28) by itself.
 
-    mask: bool, broadcast to x: the likelihood's pixels (Task 4b: the left half). starts: optimisations of each image,
-    one from N(0, I), the others from means drawn from the prior; after EARLY windows the keep best of them go on. They
-    are returned, each image's best first. stream: another number is another stream of noise.
+    mask: bool, broadcast to x: the likelihood's pixels (Task 4b: the left half). starts: optimisations of an image, or
+    a Psi (N, S, K) to search near; after EARLY windows the keep best go on, and are returned, each image's best first.
 
-    The optimisations share a tensor but no parameter: the objective is their sum, Adam works on each coordinate, and
-    the decoder, which must be in eval mode and stays as it is, mixes no images. Each has noise of its own, seeded by
-    the pixels that its objective sees: so an image takes the same path alone and in company, and nothing of x_R enters.
+    They share a tensor but no parameter: the objective is their sum, Adam works on each coordinate, and the decoder,
+    which must be in eval mode and stays as it is, mixes no images. Each has noise of its own, seeded by the pixels that
+    its objective sees and by stream: so an image takes the same path alone and in company, and nothing of x_R enters.
     """
     check_pixels(x)
-    n, k = len(x), vae.latent_dim
+    n, k, near = len(x), vae.latent_dim, isinstance(starts, Psi)
+    count = starts.mean.shape[1] if near else starts
     seen = x if mask is None else torch.where(mask, x, 0.0)
-    generators = [generator_of(image, start, stream) for image in seen.cpu() for start in range(starts)]
-    mean = torch.stack([torch.randn(k, generator=generator) for generator in generators])
-    mean[::starts] = 0.0  # the first of each image
-    psi = Psi(mean.to(x.device).requires_grad_(), torch.zeros_like(mean).to(x.device).requires_grad_())
-    optimiser = torch.optim.Adam(psi, lr=LEARNING_RATE)
+    generators = [generator_of(image, start, stream) for image in seen.cpu() for start in range(count)]
+    mean = torch.stack([torch.randn(k, generator=generator) for generator in generators]).to(x.device)
+    mean[::count] = 0.0  # the first of each image
+    begin = Psi(*(part.flatten(0, 1) for part in starts)) if near else Psi(mean, torch.zeros_like(mean))
+    psi = Psi(*(part.clone().requires_grad_() for part in begin))
+    optimiser = torch.optim.Adam(psi, lr=NEAR_RATE if near else LEARNING_RATE)
 
-    averages = x.new_full((n * starts, 2 * k + 1), -torch.inf)  # at the end: mean, log sigma and objective
-    steps, capped = torch.zeros(n * starts, dtype=torch.int64), torch.zeros(n * starts, dtype=torch.bool)
-    going = torch.arange(n * starts, device=x.device)  # the optimisations that go on; for each of them:
-    best = x.new_full((n * starts,), -torch.inf)  # its best window's sum of objectives
+    ends = x.new_full((n * count, 2 * k + 2), -torch.inf)  # mean, log sigma, average objective, steps
+    going = torch.arange(n * count, device=x.device)  # the optimisations that go on; for each of them:
+    best = x.new_full((n * count,), -torch.inf)  # its best window's sum of objectives
     waited = torch.zeros_like(going)  # windows since then
-    sums = torch.zeros_like(averages)  # over the best window and those since: with little of a single step's noise
+    sums = torch.zeros_like(ends[:, :-1])  # over the best window and those since: with little of a single step's noise
     for window in range(1, MAX_WINDOWS + 1):
         noise = torch.stack([torch.randn(WINDOW, k, generator=generators[i]) for i in going.tolist()], dim=1)
-        path = ascend(vae, x[going // starts], mask, psi, optimiser, noise.to(x.device), WINDOW * (window - 1))
+        path = ascend(vae, x[going // count], mask, psi, optimiser, noise.to(x.device), WINDOW * (window - 1))
         better = path[:, -1] > best  # (M,)
         best, waited = torch.where(better, path[:, -1], best), torch.where(better, 0, waited + 1)
         sums = torch.where(better.unsqueeze(1), path, sums + path)
-        done = (waited >= PATIENCE) | (window == MAX_WINDOWS)
-        averages[going[done]] = sums[done] / (WINDOW * (waited[done] + 1)).unsqueeze(1)
-        steps[going[done].cpu()], capped[going[done].cpu()] = WINDOW * window, (waited[done] < PATIENCE).cpu()
-        stays = ~done
+        ends[going, :-1], ends[going, -1] = sums / (WINDOW * (waited + 1)).unsqueeze(1), float(WINDOW * window)
+        stays = waited < PATIENCE
         if window == EARLY:  # nobody is done yet, since PATIENCE is more
-            order = best.nan_to_num(-torch.inf).view(n, starts).argsort(dim=1, descending=True)
-            stays = (
-                torch.zeros(n, starts, dtype=torch.bool, device=x.device).scatter(1, order[:, :keep], True).flatten()
-            )
+            stays = torch.zeros_like(stays).index_fill(0, ranked(best, count)[:keep].flatten(), True)
+            ends[going[~stays]] = -torch.inf
         if not stays.any():
             break
         going, best, waited, sums = (part[stays] for part in (going, best, waited, sums))
         psi = shortened(optimiser, psi, stays)
+    kept = [ends[rows] for rows in ranked(ends[:, -2], count)[:keep]]
+    return [Inferred(Psi(end[:, :k], end[:, k:-2]), end[:, -2], end[:, -1]) for end in kept]
 
-    order = averages[:, -1].nan_to_num(-torch.inf).view(n, starts).argsort(dim=1, descending=True)
-    rows = (order + starts * torch.arange(n, device=x.device).unsqueeze(1)).T  # (starts, N): the best first
-    ends = [(averages[row], steps[row.cpu()], capped[row.cpu()]) for row in rows[:keep]]
-    return [Inferred(Psi(end[:, :k], end[:, k:-1]), end[:, -1], *rest) for end, *rest in ends]
+
+def ranked(values: Tensor, starts: int) -> Tensor:
+    """The optimisations as rows of values (N starts,), of each image the best first: (starts, N)."""
+    order = values.nan_to_num(-torch.inf).view(-1, starts).argsort(dim=1, descending=True)
+    return (order + starts * torch.arange(len(order), device=values.device).unsqueeze(1)).T
 
 
 def generator_of(seen: Tensor, start: int, stream: int) -> torch.Generator:
@@ -102,7 +105,7 @@ def ascend(
     optimisation, (M, 2 K + 1)."""
     sums = 0
     for number, epsilon in enumerate(noise):
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE / (1 + (step + number) / HALF_TIME)
+        optimiser.param_groups[0]["lr"] = optimiser.defaults["lr"] / (1 + (step + number) / HALF_TIME)
         q_z = psi.q_z()
         estimate = elbo(vae, x, q_z, mask, z=q_z.mean + q_z.stddev * epsilon).elbo  # one sample, reparameterised
         optimiser.zero_grad()

@@ -191,7 +191,8 @@ COMMANDS = {
     "report/studies/constants.py": (["--epochs", "0"], ["results/constants.json"]),
     "report/studies/benchmark.py": (["--batches", "2"], ["results/benchmark.json"]),
     "report/studies/gaps.py": (["--images", "8"], ["results/gaps-inflated-k32.json"]),
-    "report/studies/completions.py": (["--images", "8"], ["results/completions-inflated-k32.json"]),
+    "report/studies/completions.py": (["--images", "11"], ["results/completions-inflated-k32.json"]),
+    "report/studies/stopping.py": (["--images", "8"], ["results/stopping.json"]),
     "report/studies/posterior.py": (["--images", "8"], ["results/posterior.json", "figures/{plane}-posterior.png"]),
 }
 

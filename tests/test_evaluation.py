@@ -3,18 +3,21 @@
 import math
 
 from common import evaluation as ev
+from common.annealing import Draws, anneal, log_joint
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS
+from common.mnist import Split
+from common.vae import LEFT, VAE
+from report.studies import posterior
 from report.studies.classifier import frechet_distance, label_scores
-from report.studies.completions import predict
-from report.studies.posterior import exact_elbo, exact_log_p
+from report.studies.completions import failures, whole_score
+from report.studies.posterior import exact_elbo, moments, refined
 from task_3.interpolate import different_pairs
-from task_4.inference import Psi, infer
 
 import pytest
 import torch
 from conftest import GREY, linear_vae, small_vae
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import LowRankMultivariateNormal, Normal, kl_divergence
 
 
 def test_bits_per_dimension():
@@ -81,29 +84,90 @@ def test_pairs_have_different_labels_and_no_image_twice():
     assert second.tolist() == [3, 7]
 
 
-def test_quadrature_is_exact_for_a_linear_model():
+def posterior_of(x, directions):
+    """p(Z|x) of the linear model, whose directions are orthogonal."""
+    variance = 1 / (1 + directions.square().sum(0) / 0.09)
+    return Normal((x.flatten(1) - 0.5) @ directions / 0.09 * variance, variance.sqrt().expand(len(x), -1))
+
+
+def each_log_joint(vae, x, z):
+    """(N, M) for x (N, 1, 28, 28) and z (M, K)."""
+    return log_joint(vae, x, ev.own_score(vae.likelihood))(z.unsqueeze(1).expand(-1, len(x), -1)).T
+
+
+def test_quadrature_is_exact_for_a_linear_model(monkeypatch):
+    monkeypatch.setattr(posterior, "log_joint", each_log_joint)  # that of the study is for the Bernoulli model
     vae, directions, exact = linear_vae(torch.tensor([3.0, 1.0]))
     x = exact.sample((5,)).clamp(0, 1).view(5, 1, 28, 28)
     log_p = exact.log_prob(x.flatten(1)).double()
-    torch.testing.assert_close(torch.stack([exact_log_p(vae, image) for image in x]), log_p, atol=5e-3, rtol=0)
-    variance = 1 / (1 + directions.square().sum(0) / 0.09)
-    posterior = Normal((x.flatten(1) - 0.5) @ directions / 0.09 * variance, variance.sqrt().expand(5, 2))
-    torch.testing.assert_close(exact_elbo(vae, x, posterior).double(), log_p, atol=5e-3, rtol=0)
-    off = Normal(posterior.mean, 2 * posterior.stddev)  # KL(q || posterior) = 2 (3/2 - log 2)
+    axis = torch.arange(-5, 5, 0.1)
+    z = torch.cartesian_prod(axis, axis)
+    exact_q = posterior_of(x, directions)
+    for i in range(5):
+        cells, log_mass = refined(vae, x[i : i + 1], z, each_log_joint(vae, x[i : i + 1], z)[0], 0.1)
+        assert log_mass.logsumexp(0).item() == pytest.approx(log_p[i].item(), abs=5e-3)
+        far = torch.stack([exact_q.mean[i], torch.tensor([4.0, 4.0])])  # of two modes one has all, the other nothing
+        mean, log_sigma = moments(cells, log_mass, far, 0.02)
+        torch.testing.assert_close(mean[0], exact_q.mean[i], atol=5e-3, rtol=0)
+        torch.testing.assert_close(log_sigma[0].exp(), exact_q.stddev[i], atol=0, rtol=0.02)
+        assert torch.equal(mean[1], far[1])
+    torch.testing.assert_close(exact_elbo(vae, x, exact_q).double(), log_p, atol=5e-3, rtol=0)
+    off = Normal(exact_q.mean, 2 * exact_q.stddev)  # KL(q || posterior) = 2 (3/2 - log 2)
     missing = 2 * (1.5 - torch.log(torch.tensor(2.0))).expand(5).double()
     torch.testing.assert_close(log_p - exact_elbo(vae, x, off).double(), missing, atol=5e-3, rtol=0)
 
 
-def test_weights_of_completions_give_the_likelihood_of_the_left_half():
+def test_all_images_on_the_plane_by_one_matrix_product(images):
+    vae = VAE(LIKELIHOODS["bernoulli"](), latent_dim=2, width=4, hidden=8).eval().requires_grad_(False)
+    z = torch.randn(7, 2)
+    torch.testing.assert_close(posterior.log_joint(vae, images, z), each_log_joint(vae, images, z), atol=1e-2, rtol=0)
+
+
+def test_annealing_finds_posterior_and_evidence_from_a_poor_start():
+    """On the left half of a linear model, from components that are too wide and off; the worse of them counts less."""
     vae, directions, exact = linear_vae(torch.tensor([3.0, 2.0]))
     x = exact.sample((4,)).clamp(0, 1).view(4, 1, 28, 28)
-    left = (torch.arange(28) < 14).expand(1, 1, 28, 28)
-    found = [[Psi(*row) for row in zip(*ranked.psi, strict=True)] for ranked in infer(vae, x, left, keep=2)]
-    _, weights, images = predict(vae, x, [list(row) for row in zip(*found, strict=True)], draws=2000)
-    chosen = left.flatten()
-    half = torch.distributions.LowRankMultivariateNormal(
-        torch.full((392,), 0.5), directions[chosen], torch.full((392,), 0.09)
-    )
-    sampled = weights.logsumexp(1) - math.log(weights.shape[1])
-    torch.testing.assert_close(sampled, half.log_prob(x.flatten(1)[:, chosen]), atol=0.05, rtol=0)
-    assert images.shape == x.shape
+    chosen = LEFT.flatten()
+    half = LowRankMultivariateNormal(torch.full((392,), 0.5), directions[chosen], torch.full((392,), 0.09))
+    precision = torch.eye(2) + directions[chosen].T @ directions[chosen] / 0.09
+    mean = torch.linalg.solve(precision, (directions[chosen].T @ (x.flatten(1)[:, chosen] - 0.5).T) / 0.09).T
+    sigma = precision.inverse().diagonal().sqrt()
+    start = [Normal(mean + shift * sigma, (2 * sigma).expand(4, 2)) for shift in (-3, 1)]
+    torch.manual_seed(0)
+    draws = anneal(log_joint(vae, x, ev.own_score(vae.likelihood, LEFT)), start, chains=400, temperatures=40)
+    torch.testing.assert_close(draws.log_integral, half.log_prob(x.flatten(1)[:, chosen]), atol=0.1, rtol=0)
+    z = draws.resampled(400)
+    torch.testing.assert_close(z.mean(0), mean, atol=0.4 * sigma.max().item(), rtol=0)
+    torch.testing.assert_close(z.std(0), sigma.expand(4, 2), atol=0, rtol=0.2)
+
+
+def test_draws_are_shown_in_proportion_to_their_weights():
+    z = torch.arange(4.0).view(4, 1, 1)
+    shown = Draws(z, torch.tensor([0.5, 0.25, 0.25, 0.0]).log().view(4, 1)).resampled(8)
+    assert shown.flatten().tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
+
+
+def test_causes_of_bad_completions_are_told_apart():
+    x, y = torch.rand(20, 1, 28, 28).round(), torch.arange(20) % 10  # black and white: no entropy
+    scores = {"log_p_left": -40.0, "left_by_psi": -45.0, "left_best": -42.0, "error": 0.1, "by_psi": -55.0}
+    scores = {name: torch.full((20,), value) for name, value in scores.items()}
+    scores["left_by_psi"][5], scores["by_psi"][5] = -85, -95  # other images fit the left half better
+    scores["by_psi"][6] = -95  # x_R is not drawn
+    scores["left_by_psi"][7], scores["by_psi"][7] = -41, -95  # the left half has a better optimum
+    nats = torch.zeros(20)
+    nats[5:8] = torch.tensor([60.0, 50.0, 40.0])
+    found = failures(scores, nats, Split(x, y), images=40)
+    assert [row["cause"] for row in found["worst"][:3]] == ["ambiguous", "decoder", "optimum"]
+    assert [row["image"] for row in found["worst"][:3]] == [10, 12, 14]
+    assert sum(found["causes_of_worst_twentieth"].values()) == 8
+
+
+def test_the_right_half_counts_in_whole_scores_alone(images):
+    vae = small_vae("bernoulli")
+    p_x = vae.p_x(torch.randn(10, 3))
+    other = torch.where(LEFT, images, images.flip(0))
+    left = ev.own_score(vae.likelihood, LEFT)
+    assert torch.equal(left(p_x, images), left(p_x, other))
+    whole = whole_score(vae.likelihood)
+    torch.testing.assert_close(whole(p_x, images), ev.own_score(vae.likelihood)(p_x, images), atol=0.01, rtol=1e-4)
+    assert (whole(p_x, images) != whole(p_x, other)).all()

@@ -85,6 +85,14 @@ def test_kept_optimisations_come_in_the_order_of_their_ends(vae, images):
     assert (best.objective >= found[0].objective - 1e-3).all()  # the same optimisations, none left out early
 
 
+def test_optimisations_near_given_ones_stay_near_them(vae, images):
+    found = infer(vae, images)[0].psi
+    far = Psi(torch.stack([found.mean, found.mean + 50], dim=1), torch.stack([found.log_sigma] * 2, dim=1))
+    again = infer(vae, images, starts=far, keep=2)
+    assert ((again[0].psi.mean - found.mean).abs() < 0.5).all()
+    assert ((again[1].psi.mean - found.mean).abs() > 10).all()
+
+
 def test_what_is_no_image_is_refused(vae, images):
     with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
         infer(vae, images * 255)

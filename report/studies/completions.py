@@ -1,7 +1,7 @@
-"""How good are completions (Task 4b)? Scores of right halves, on images spread over the test set.
+"""How good are completions (Task 4b)? Draws from p(Z|x_L), scored on images spread over the test set.
 
-Cross-entropy of x_R, squared error beside simple guesses, labels by a classifier. Writes
-report/results/completions-<run>.json and a figure of the images that score worst.
+-log p(x_R|x_L) for soft targets as in Task 2d, squared error beside simple guesses, labels by a classifier, and why the
+worst fail. Writes report/results/completions-<run>.json and a figure of the worst.
 """
 
 import sys
@@ -9,122 +9,182 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import math
 
 from common import cli
+from common.annealing import CHAINS, TEMPERATURES, Draws, anneal, log_joint
 from common.config import FAVOURITE
-from common.evaluation import importance_bound, log_weights, mean_and_se, mean_images, own_score, sample_mixture
+from common.evaluation import Score, importance_bound, log_weights, mean_and_se, own_score
 from common.figures import columns_grid, save_figure
-from common.mnist import Split
-from common.runs import Source
+from common.likelihoods import Likelihood
+from common.mnist import Mnist, Split
 from common.vae import LEFT, VAE
-from report.studies.classifier import label_probabilities, load_classifier
-from task_4.complete import TITLES
-from task_4.inference import Inferred, Psi, infer
+from report.studies.classifier import Classifier, label_probabilities, load_classifier
+from task_4.complete import KEEP, TITLES
+from task_4.inference import infer
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Normal
+from torch.distributions import Bernoulli, Distribution, Normal
 from tqdm import tqdm
 
-ROWS, OPTIMISATIONS = 8, 4  # of the figure; kept optimisations for each image
-DRAWS = 500  # z of each optimisation
-BLOCK = 100  # images that are optimised together
+ROWS, SHOWN, BLOCK = 8, 4, 50  # of the figure; completions in it; images at a time
+SAMPLES = 200  # for an ELBO
+SURE = 1 - 1e-4  # the largest confidence that is scored, of pixels and labels
+CAUSES = ("ambiguous", "decoder", "optimum")  # of a bad score, see failures
+CHECKED, CHECK_SAMPLES, WIDER = 10, 16_000, 1.5  # the sampler is checked on every tenth image by so many draws of a
+# mixture of the q(Z|Psi*) and of the same WIDER times as wide
 
 
 def main() -> None:
     parser = cli.run_parser(__doc__, FAVOURITE.run)
-    parser.add_argument("--images", type=cli.count(ROWS), default=200, help="test images to score (200)")
+    parser.add_argument("--images", type=cli.count(CHECKED + 1), default=200, help="test images to score (200)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
+    net, net_left = (load_classifier(source, vae.zeros.device, name) for name in ("classifier", "classifier-left"))
     test, left = mnist.test.spread(options.images), LEFT.to(vae.zeros.device)
-    blocks = [infer(vae, x, left, keep=OPTIMISATIONS) for x in tqdm(test.x.split(BLOCK), desc="blocks of images")]
-    with torch.no_grad():
-        nats, weights, mean_image = predict(vae, test.x, [[f[i] for f in joined(blocks)] for i in range(len(test.x))])
-        z = [torch.cat([block[rank].psi.q_z().sample() for block in blocks]) for rank in range(OPTIMISATIONS)]
-        completed = torch.where(left, test.x, mean_images(vae, z[0]))
-    weighted = -(weights.log_softmax(dim=1) - nats).logsumexp(dim=1)
-    x_left = torch.where(left, test.x, 0.0)
-    nearest = torch.cdist(x_left.flatten(1), torch.where(left, mnist.train.x, 0.0).flatten(1)).argmin(dim=1)
-    guesses = {
-        "black": torch.zeros_like(test.x),
-        "training_mean": mnist.train.x.mean(0).expand_as(test.x),
-        "left_neighbour": torch.where(left, test.x, mnist.train.x[nearest]),
-        "completion": completed,
-        "mean_completion": mean_image,
-    }
+    blocks = [score(vae, x, net) for x in tqdm(test.x.split(BLOCK), desc="blocks of images")]
+    scores = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    log_p_left, x_left = scores["log_p_left"], torch.where(left, test.x, 0.0)
+    nats, guesses = log_p_left - scores["log_p"], simple_guesses(mnist, test) | {"draws": scores["mean_image"]}
+    p_y = {"draws": scores["p_y"], "half_the_draws": scores["p_y_half"]}
+    p_y["left_classifier"] = label_probabilities(net_left, x_left)
+    log_loss = {name: -p[range(len(p)), test.y].clamp_min(1 - SURE).log() for name, p in p_y.items()}
     results = {
         "images": len(test.x),
-        "draws": nats.shape[1],
-        "cross_entropy_right": {
-            "mixture": mean_and_se(-importance_bound(-nats.T, nats.shape[1])),
-            "importance_weighted": mean_and_se(weighted),
-        },
-        "conditional_nats_right": mean_and_se(conditional_nats(vae, test.x, weights)),
-        "squared_error_right": {
+        "chains": CHAINS,
+        "temperatures": TEMPERATURES,
+        "conditional_nats": mean_and_se(nats),
+        "pyro_form": mean_and_se(log_p_left - scores["by_encoder"]),
+        "pyro_form_psi": mean_and_se(log_p_left - scores["by_psi"]),
+        "mean_image_nats": mean_and_se(right_nats(guesses["mean_image"], test.x)),
+        "squared_error": {
             name: mean_and_se(torch.where(left, 0.0, test.x - guess).square().sum(dim=(1, 2, 3)))
             for name, guess in guesses.items()
         },
-        "label_accuracy": accuracies(source, test, completed, guesses["left_neighbour"]),
-        "capped": int(sum(found.capped.sum() for block in blocks for found in block)),
-        "optimisations": OPTIMISATIONS * len(test.x),
+        "label_log_loss": {name: mean_and_se(loss) for name, loss in log_loss.items()},
+        "label_log_loss_above_classifier": mean_and_se(log_loss["draws"] - log_loss["left_classifier"]),
+        "label_accuracy": {name: mean_and_se((p.argmax(dim=1) == test.y).double()) for name, p in p_y.items()},
+        "capped": scores["capped"].double().mean().item(),
+        **failures(scores, nats, test, len(mnist.test.x)),
+        "check": check(vae, test.x[::CHECKED], log_p_left[::CHECKED]),
     }
     source.save(f"completions-{options.run}", results)
-    rows = weighted.argsort(descending=True)[:ROWS]
+    worst = nats.argsort(descending=True)[:ROWS]
     with torch.no_grad():
-        new = [torch.where(left, test.x[rows], vae.likelihood.show(vae.p_x(part[rows]))) for part in z]
-    figure = columns_grid([test.x[rows], x_left[rows], *new], TITLES, width=3.6)
+        z = Draws(scores["z"][worst].transpose(0, 1), scores["log_w"][worst].T).resampled(SHOWN)
+        new = [torch.where(left, test.x[worst], vae.likelihood.show(vae.p_x(part))) for part in z]
+    titles = [*TITLES[:2], *map(str, range(1, SHOWN + 1))]
+    figure = columns_grid([test.x[worst], x_left[worst], *new], titles, width=3.6)
     save_figure(figure, f"{options.run}-worst-completions", source)
 
 
-def joined(blocks: list[list[Inferred]]) -> list[list[Psi]]:
-    """For each rank the Psi* of all images, one by one."""
-    ranks = []
-    for rank in range(OPTIMISATIONS):
-        parts = [block[rank].psi for block in blocks]
-        ranks.append([Psi(*row) for row in zip(*(torch.cat(part) for part in zip(*parts, strict=True)), strict=True)])
-    return ranks
+def right_nats(pi: Tensor, x: Tensor) -> Tensor:
+    """Cross-entropy of the right halves of x, as soft targets, under pi: (N,)."""
+    soft = Bernoulli(pi.clamp(1 - SURE, SURE)).log_prob(x)
+    return -torch.where(LEFT.to(x.device), 0.0, soft).sum(dim=(1, 2, 3))
 
 
-def predict(vae: VAE, x: Tensor, found: list[list[Psi]], draws: int = DRAWS) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws of x_R for each image of x (N, 1, 28, 28), M = draws for each Psi* found for it, each (K,).
+def whole_score(likelihood: Likelihood) -> Score:
+    """log p(x_L|z) on the model's own scale, plus that of x_R as soft targets under E[X|z]."""
+    left_score = own_score(likelihood, LEFT)
 
-    Returns the soft cross-entropy of x_R under each draw, in nats, (N, M); the logarithms of the draws' importance
-    weights p(x_L|z) p(z) / q(z), where q is the mixture of all q(Z|Psi*), (N, M); and the mean image over the draws.
+    def of(p_x: Distribution, x: Tensor) -> Tensor:
+        return left_score(p_x, x) - right_nats(likelihood.mean(p_x), x)
+
+    return of
+
+
+def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
+    """Draws of p(Z|x_L) for x (N, 1, 28, 28), and the measures of each image, (N, ...).
+
+    p(x_R|x_L) is the mean of p(x_R|z) over p(Z|x_L), but of a few draws hardly one is near the z that fit x_R. So the
+    finite-draw error is made small by a proposal that has seen x: p(x_R|x_L) = p(x_L, x_R) / p(x_L), both annealed, the
+    first from a q(Z|Psi) fitted to the whole image.
     """
-    nats, weights, images, left = [], [], [], LEFT.to(x.device)
-    for i in range(len(x)):
-        psi = Psi(*(torch.stack(part) for part in zip(*found[i], strict=True)))  # (optimisations, K)
-        z, log_q = sample_mixture(psi.q_z(), draws)  # (M, K), (M,)
-        p_x = vae.p_x(z)
-        target = x[i : i + 1].expand(len(z), -1, -1, -1)
-        log_left = torch.where(left, vae.likelihood.log_prob(p_x, target), 0.0).sum(dim=(1, 2, 3))
-        mean = vae.likelihood.mean(p_x)
-        soft = Bernoulli(mean.clamp(1e-4, 1 - 1e-4)).log_prob(target)
-        nats.append(-torch.where(left, 0.0, soft).sum(dim=(1, 2, 3)))
-        weights.append(log_left + vae.p_z.log_prob(z).sum(dim=1) - log_q)
-        images.append(mean.mean(dim=0))
-    return torch.stack(nats), torch.stack(weights), torch.stack(images)
+    mask, left, whole = LEFT.to(x.device), own_score(vae.likelihood, LEFT), whole_score(vae.likelihood)
+    found, seen = infer(vae, x, mask, keep=KEEP), infer(vae, x)[0]
+    q_left, q_seen = [one.psi.q_z() for one in found], seen.psi.q_z()
+    draws = anneal(log_joint(vae, x, left), q_left)
+    both = anneal(log_joint(vae, x, whole), [q_seen], CHAINS // 2, TEMPERATURES // 2)  # one narrow mode: easier
+    with torch.no_grad():
+        images = torch.stack([torch.where(mask, x, vae.likelihood.mean(vae.p_x(z))) for z in draws.z])
+        p_y = torch.stack([label_probabilities(net, image) for image in images])  # (C, N, 10)
+        share, half = (draws.log_w[:chains].softmax(dim=0) for chains in (CHAINS, CHAINS // 2))  # (C, N)
+        left_best, left_by_psi = (log_weights(vae, x, q_z, SAMPLES, left) for q_z in (q_left[0], q_seen))
+        by_encoder, by_psi = (log_weights(vae, x, q_z, SAMPLES, whole).mean(dim=0) for q_z in (vae.q_z(x), q_seen))
+    return {
+        "z": draws.z.transpose(0, 1),
+        "log_w": draws.log_w.T,
+        "log_p_left": draws.log_integral,  # log p(x_L)
+        "log_p": both.log_integral,  # log p(x_L, x_R), x_R as soft targets
+        "by_encoder": by_encoder,  # its ELBO with q(Z|x)
+        "by_psi": by_psi,  # ... with q_seen
+        "left_by_psi": left_by_psi.mean(dim=0),  # the left half's ELBO with q_seen
+        "left_best": left_best.mean(dim=0),  # ... with the q(Z|Psi*) of the left half
+        "error": ((left_best.var(dim=0) + left_by_psi.var(dim=0)) / SAMPLES).sqrt(),  # of the difference
+        "capped": torch.stack([one.capped for one in [*found, seen]], dim=1),
+        "p_y": torch.einsum("cn,cny->ny", share, p_y),
+        "p_y_half": torch.einsum("cn,cny->ny", half, p_y[: CHAINS // 2]),  # what fewer draws would have said
+        "mean_image": torch.einsum("cn,cnihw->nihw", share, images),
+    }
 
 
-def conditional_nats(vae: VAE, x: Tensor, weights: Tensor) -> Tensor:
-    """-log p(x_R|x_L) = log p(x_L) - log p(x), (N,); weights (N, M) of predict for x_L, a q that has seen x for x."""
-    samples, score = weights.shape[1], own_score(vae.likelihood)
-    parts = [infer(vae, part)[0].psi for part in x.split(BLOCK)]
-    q_x: Normal = Psi(*(torch.cat(part) for part in zip(*parts, strict=True))).q_z()
-    log_p = importance_bound(log_weights(vae, x, q_x, samples, score), samples)
-    return weights.logsumexp(dim=1) - math.log(samples) - log_p
+def simple_guesses(mnist: Mnist, test: Split) -> dict[str, Tensor]:
+    """Whole images, of which the right half counts."""
+    left = LEFT.to(test.x.device)
+    x_left, train_left = (torch.where(left, x, 0.0).flatten(1) for x in (test.x, mnist.train.x))
+    nearest = mnist.train.x[torch.cdist(x_left, train_left).argmin(dim=1)]
+    return {
+        "black": torch.zeros_like(test.x),
+        "mean_image": mnist.train.x.mean(dim=0).expand_as(test.x),
+        "nearest_left": torch.where(left, test.x, nearest),
+    }
 
 
-def accuracies(source: Source, test: Split, completed: Tensor, neighbour: Tensor) -> dict[str, dict[str, float]]:
-    """How many images a classifier gives the right label."""
-    x_left = torch.where(LEFT.to(test.x.device), test.x, 0.0)
-    judged = {"original": test.x, "completion": completed, "left_neighbour": neighbour, "left_half_classifier": x_left}
-    rows = {}
-    for name, images in judged.items():
-        net = load_classifier(source, test.x.device, "classifier-left" if images is x_left else "classifier")
-        rows[name] = mean_and_se((label_probabilities(net, images).argmax(dim=1) == test.y).double())
-    return rows
+def failures(scores: dict[str, Tensor], nats: Tensor, test: Split, images: int) -> dict[str, object]:
+    """Why the ROWS worst images and the worst twentieth of all score badly. In nats, with the q(Z|Psi) that has seen x,
+
+    -log p(x_R|x_L) <= [log p(x_L) - left half's ELBO] + [cross-entropy of x_R - its entropy] + entropy:
+
+    the first is large where the left half fits other images better, the second where the decoder cannot draw x_R; the
+    one that is further above its mean is the cause. But if this q gives the left half a higher ELBO than its own Psi*
+    (by two errors), the optimum was not found.
+    """
+    surprise, entropy = scores["log_p_left"] - scores["left_by_psi"], right_nats(test.x, test.x)
+    missed = scores["left_by_psi"] - scores["by_psi"] - entropy
+    ambiguous = surprise - surprise.mean() > missed - missed.mean()
+    lost = scores["left_by_psi"] > scores["left_best"] + 2 * scores["error"]
+    cause = [CAUSES[kind] for kind in torch.where(lost, 2, torch.where(ambiguous, 0, 1)).tolist()]
+    order = nats.argsort(descending=True).tolist()
+    twentieth = order[: max(ROWS, len(order) // 20)]
+    parts = {"nats": nats, "entropy": entropy, "surprise": surprise, "missed": missed}
+    rows = [
+        {"image": i * images // len(nats), "label": int(test.y[i]), "cause": cause[i]}
+        | {name: part[i].item() for name, part in parts.items()}
+        for i in order[:ROWS]
+    ]
+    counts = {name: sum(cause[i] == name for i in twentieth) for name in CAUSES}
+    means = {name: part.mean().item() for name, part in parts.items()}
+    return {"means": means, "worst": rows, "causes_of_worst_twentieth": counts}
+
+
+def check(vae: VAE, x: Tensor, log_p_left: Tensor) -> dict[str, object]:
+    """log p(x_L) by annealing beside importance sampling, and with twice the chains and temperatures."""
+    left = own_score(vae.likelihood, LEFT)
+    sampled, doubled = [], []
+    for part in tqdm(x.split(BLOCK), desc="check"):
+        q_z = [one.psi.q_z() for one in infer(vae, part, LEFT.to(x.device), keep=KEEP)]
+        doubled.append(anneal(log_joint(vae, part, left), q_z, 2 * CHAINS, 2 * TEMPERATURES).log_integral)
+        q_z += [Normal(q.mean, (WIDER * q.stddev).clamp_max(1.1)) for q in q_z]  # of unused latents it is 1 already
+        weights = log_weights(vae, part, q_z, CHECK_SAMPLES // len(q_z), left)
+        sampled.append(importance_bound(weights, len(weights)))
+    return {
+        "images": len(x),
+        "samples": CHECK_SAMPLES,
+        "importance_minus_annealed": mean_and_se(torch.cat(sampled) - log_p_left),
+        "doubled_minus_annealed": mean_and_se(torch.cat(doubled) - log_p_left),
+        "doubled_distance": mean_and_se((torch.cat(doubled) - log_p_left).abs()),
+    }
 
 
 if __name__ == "__main__":
