@@ -1,8 +1,8 @@
 """When would other stopping rules have found the first plateau? One constant for all models, on their histories.
 
-The rules: too few validation images that rose; too small a gain in bits per pixel; and the one that is used, too small a
-share of the rise since epoch 0, whose first plateau ends the first learning rate. Writes report/results/plateaus.json;
-null where a rule finds none until then.
+The rules: too few validation images that rose; too small a gain in bits per pixel; and the one that is used, too small
+a share of the rise since epoch 0, whose first plateau ends the first learning rate. Writes
+report/results/plateaus.json; null where a rule finds none until then.
 """
 
 import sys
