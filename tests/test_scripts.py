@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 from common.config import TASK_3
 
@@ -45,8 +46,10 @@ def test_script_runs_and_writes_what_it_says(script, made, project):
 
 
 def test_nothing_of_the_stand_in_lands_among_mnists(made, project):
-    with_weights = {path.name for path in (ROOT / "report" / "results").iterdir()}
-    assert {path.name for path in (project / "report" / "results").iterdir()} == with_weights
+    with zipfile.ZipFile(project.with_suffix(".zip")) as archive:
+        unpacked = set(archive.namelist())
+    for folder in ("report/results", "report/figures", "data/shipped"):
+        assert {path.relative_to(project).as_posix() for path in (project / folder).iterdir()} <= unpacked
     assert not (project / "data" / "runs").exists()
 
 
