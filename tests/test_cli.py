@@ -50,7 +50,7 @@ RUN = "bernoulli-k32-width=4-hidden=8-epoch_images=50"
     ],
     ids=" ".join,
 )
-def test_senseless_values_exit_with_2_and_one_line(arguments, capsys):
+def test_fault_49_senseless_values_exit_with_2_and_one_line(arguments, capsys):
     code, message = exits(arguments, capsys)
     assert code == 2
     assert message.count("\n") == 1
@@ -137,7 +137,7 @@ def test_fault_45_no_stderr_is_no_fault(monkeypatch):
     signal.signal(signal.SIGTERM, handler)
 
 
-def test_interruptions_exit_with_130_and_true_words(capsys):
+def test_fault_46_interruptions_exit_with_130_and_true_words(capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 

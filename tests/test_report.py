@@ -107,7 +107,7 @@ def test_short_try_and_other_settings_break_the_build(report):
     )
 
 
-def test_a_training_of_ones_own_is_named_with_all_that_hangs_on_it(report):
+def test_fault_36_a_training_of_ones_own_is_named_with_all_that_hangs_on_it(report):
     """Weights and results anew, by the wanted command: what was made from the old ones is to be made again."""
     path = report / "runs" / "gaussian-k32" / "model.pt"
     content = load_checkpoint(path, {"run", "dataset", "config", "weights"})

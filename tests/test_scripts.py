@@ -79,6 +79,13 @@ def test_fault_41_nobody_reads_the_output(made, project):
     process.wait()
 
 
+def test_fault_46_ctrl_c_while_modules_are_loaded_is_one_line(project):
+    command = [sys.executable, "-c", "import common; raise KeyboardInterrupt"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=project)
+    assert result.stderr == "interrupted before anything was begun\n"
+    assert result.returncode != 0
+
+
 def test_fault_47_four_figure_scripts_at_once(made, project):
     command = [sys.executable, str(project / "task_1" / "sample.py"), *STAND_IN, "--threads", "1"]
     processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(4)]

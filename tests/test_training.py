@@ -269,7 +269,7 @@ def test_average_forgets_the_beginning_and_reaches_its_decay():
 
 
 @pytest.mark.parametrize("likelihood", ALL)
-def test_every_likelihood_trains(likelihood, tiny_mnist, tmp_path):
+def test_fault_48_every_likelihood_trains_further_ones_too(likelihood, tiny_mnist, tmp_path):
     config = Config(likelihood, **SMALL, batch_size=16, epoch_images=50, max_epochs=4)
     values = [row["train"]["elbo"] for row in train(config, tiny_mnist, tmp_path / "a")[0]["history"]]
     assert max(values[1:]) > values[0]
