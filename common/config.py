@@ -36,7 +36,7 @@ class Config:
     beta_2: float = setting(0.99, "of AdamW: its memory of squared gradients, 100 steps instead of 1000", below=1)
     weight_decay: float = setting(0.1, "of AdamW: against the gap between training and validation")
     max_grad_norm: float = setting(
-        1000.0, "longer gradients are scaled to this length: of a density nearly all, which normalises them", 1e-9
+        1000.0, "longer gradients are scaled to this length, which normalises the long ones of densities", 1e-9
     )
     ema_decay: float = setting(0.998, "of the average of the weights, which is what is evaluated and kept", below=1)
     patience: int = setting(3, "a plateau: so many epochs without enough improvement", at_least=1)
