@@ -43,7 +43,7 @@ def log_joint(vae: VAE, x: Tensor, score: Score) -> LogDensity:
 
     def density(z: Tensor) -> Tensor:
         log_p = score(vae.p_x(z.flatten(0, 1)), x.repeat(len(z), 1, 1, 1)).view(z.shape[:2])
-        return log_p + vae.p_z.log_prob(z).sum(dim=2)
+        return log_p + vae.p_z.log_prob(z)
 
     return density
 

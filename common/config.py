@@ -28,6 +28,7 @@ class Config:
     bins: int = setting(8, "k of the Categorical: bins of grey values", at_least=2, below=257)
     eps: float = setting(EPS, "of the Beta: how far pixels are kept from 0 and 1", at_least=1e-9, below=0.5)
     sigma_min: float = setting(RESOLUTION, "of the Gaussian: the smallest sigma", at_least=1e-6, below=0.5)
+    components: int = setting(0, "of the mixture of Gaussians that is p(Z) and learns; 0: p(Z) = N(0, I)", below=10_000)
     width: int = setting(32, "channels of the convolutions on 7x7", at_least=2, below=10_000)
     hidden: int = setting(256, "units of the dense layers", at_least=1, below=100_000)
     batch_size: int = setting(128, "images per step", at_least=1, below=60_001)
@@ -103,7 +104,7 @@ class Config:
         return LIKELIHOODS[self.likelihood](**own)
 
     def make_vae(self) -> VAE:
-        return VAE(self.make_likelihood(), self.latent_dim, self.width, self.hidden)
+        return VAE(self.make_likelihood(), self.latent_dim, self.width, self.hidden, self.components)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -9,7 +9,7 @@ from common.vae import ELBO, VAE
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import Distribution, Normal
 
 Score = Callable[[Distribution, Tensor], Tensor]  # (p_x, x) -> log p, (B,)
 
@@ -60,7 +60,8 @@ def elbo_by(vae: VAE, x: Tensor, score: Score, batch_size: int = 250) -> ELBO:
     parts = []
     for part in x.split(batch_size):
         q_z = vae.q_z(part)
-        parts.append((score(vae.p_x(q_z.sample()), part), kl_divergence(q_z, vae.p_z).sum(dim=1)))
+        z = q_z.sample()
+        parts.append((score(vae.p_x(z), part), vae.kl(q_z, z)))
     log_p, kl = (torch.cat(part) for part in zip(*parts, strict=True))
     return ELBO(log_p - kl, log_p, kl)
 
@@ -80,7 +81,7 @@ def log_weights(
         z = q_i.sample((samples,)).flatten(0, 1)  # (J S, K)
         log_q = q_i.log_prob(z.unsqueeze(1)).sum(dim=2).logsumexp(dim=1) - math.log(len(parts))
         log_p = torch.cat([score(vae.p_x(some), x[i : i + 1].expand(len(some), -1, -1, -1)) for some in z.split(block)])
-        columns.append(log_p + vae.p_z.log_prob(z).sum(dim=1) - log_q)
+        columns.append(log_p + vae.p_z.log_prob(z) - log_q)
     return torch.stack(columns, dim=1)
 
 

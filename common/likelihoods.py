@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from common.grey_levels import LEVELS, RESOLUTION, log_beta_mass, log_normal_mass
 from common.inflated import InflatedBetaBinomial
+from common.neighbours import Context, NeighbouringPixels
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Bernoulli, Beta, Categorical, Distribution, Normal
 
 EPS = 1 / (2 * LEVELS)  # moves grey level v to the midpoint of its cell, (v + 1/2) / 256
@@ -26,12 +27,13 @@ def between(raw: Tensor, low: float, high: float) -> Tensor:
     return torch.exp(math.log(low) + math.log(high / low) * torch.sigmoid(raw))
 
 
-class Likelihood(ABC):
-    """p(X_d|z) for one pixel, given the decoder's raw channels for that pixel."""
+class Likelihood(nn.Module, ABC):
+    """p(X_d|z) for one pixel, given the decoder's raw channels for that pixel. It may have weights of its own."""
 
     channels: int  # that the decoder returns per pixel
     objective = "ELBO"  # the name of what is maximised
     grey_levels = True  # whether log_mass is there: p(X|z) says how probable each grey level is
+    independent = True  # whether pixels are independent given z; else there is no mean image in closed form
     shows = "samples"  # what a figure shows of p(X|z): "samples", or "means" where the task allows them
 
     @abstractmethod
@@ -81,6 +83,7 @@ class Gaussian(Likelihood):
     channels = 2
 
     def __init__(self, sigma_min: float = RESOLUTION):
+        super().__init__()
         self.sigma_min = sigma_min
 
     def p_x(self, raw: Tensor) -> Normal:
@@ -103,6 +106,7 @@ class BetaLikelihood(Likelihood):
     channels = 2
 
     def __init__(self, eps: float = EPS):
+        super().__init__()
         self.eps = eps
 
     def p_x(self, raw: Tensor) -> Beta:
@@ -128,6 +132,7 @@ class CategoricalLikelihood(Likelihood):
     """
 
     def __init__(self, bins: int = 8):
+        super().__init__()
         self.channels = bins
 
     def p_x(self, raw: Tensor) -> Categorical:
@@ -180,10 +185,32 @@ class Inflated(Likelihood):
         return self.log_prob(p_x.double(), x.double())
 
 
+class Neighbours(Likelihood):
+    """Task 2e, beyond independent pixels: each pixel is Inflated, given z and the earlier pixels near it.
+
+    E[X|z] would be a sum over all images, so there is no mean.
+    """
+
+    channels = 24  # hidden numbers; the context makes the pixel's seven of them
+    independent = False
+
+    def __init__(self):
+        super().__init__()
+        self.pixel = Inflated()
+        self.context = Context(self.channels, self.pixel.channels)
+
+    def p_x(self, raw: Tensor) -> NeighbouringPixels:
+        return NeighbouringPixels(raw, self.context, self.pixel.p_x)
+
+    def log_mass(self, p_x: NeighbouringPixels, x: Tensor) -> Tensor:
+        return self.pixel.log_mass(p_x.given(x), x)
+
+
 LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "gaussian": Gaussian,
     "beta": BetaLikelihood,
     "categorical": CategoricalLikelihood,
     "bernoulli": BernoulliLikelihood,
     "inflated": Inflated,
+    "neighbours": Neighbours,
 }

@@ -60,7 +60,7 @@ class EarlyStopping:
 
 
 @torch.no_grad()
-def evaluate(vae: VAE, x: Tensor, batch_size: int = 500) -> ELBO:
+def evaluate(vae: VAE, x: Tensor, batch_size: int = 100) -> ELBO:
     """The ELBO of each image of x (N, 1, 28, 28), each (N,), with one z ~ q(Z|x) per image.
 
     Each image has its own fixed noise, so its value depends neither on the batch size nor on earlier calls. The model,
@@ -182,7 +182,7 @@ def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, lis
     if not path.exists():
         return [], [], {}
     state = load_checkpoint(path, STATE)
-    mine, stored = config.to_dict(), state["config"]
+    mine, stored = config.to_dict(), Config("gaussian").to_dict() | state["config"]  # a newer setting has its default
     different = sorted(name for name in mine.keys() | stored.keys() if mine.get(name) != stored.get(name))
     if set(different) - {"max_epochs"}:  # which may grow when a run goes on
         raise UserError(

@@ -6,7 +6,7 @@ from common.likelihoods import Likelihood
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, kl_divergence
 
 SHAPE = (1, 28, 28)
 LEFT = (torch.arange(28) < 14).expand(1, 1, 28, 28)  # Task 4b: the mask of x_L, the 14 left columns
@@ -93,25 +93,46 @@ class Decoder(nn.Module):
         return self.net(z) + self.bias
 
 
+class Mixture(nn.Module):
+    """p(Z) as a mixture of so many Gaussians, which learn with the model (Task 2e)."""
+
+    def __init__(self, components: int, latent_dim: int):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.mu = nn.Parameter(torch.randn(components, latent_dim))
+        self.log_sigma = nn.Parameter(torch.zeros(components, latent_dim))
+
+    def forward(self) -> MixtureSameFamily:
+        parts = Independent(Normal(self.mu, self.log_sigma.exp()), 1)
+        return MixtureSameFamily(Categorical(logits=self.logits), parts)
+
+
 class VAE(nn.Module):
-    """p(Z) = N(0, I) with K = latent_dim, p(X|z) by the decoder, q(Z|x) by the encoder.
+    """p(Z) = N(0, I) with K = latent_dim, or a mixture of so many components; p(X|z) by the decoder, q(Z|x) by the
+    encoder.
 
     Raises ValueError for K < 2, which the task excludes.
     """
 
-    def __init__(self, likelihood: Likelihood, latent_dim: int, width: int, hidden: int):
+    def __init__(self, likelihood: Likelihood, latent_dim: int, width: int, hidden: int, components: int = 0):
         super().__init__()
         if latent_dim < 2:
             raise ValueError(f"latent_dim is {latent_dim}; the task asks for K > 1")
         self.latent_dim, self.likelihood = latent_dim, likelihood
         self.encoder = Encoder(latent_dim, width, hidden)
         self.decoder = Decoder(latent_dim, likelihood.channels, width, hidden)
+        self.mixture = Mixture(components, latent_dim) if components else None
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
 
     @property
-    def p_z(self) -> Normal:
-        """The prior, batch shape (K,)."""
-        return Normal(self.zeros, self.zeros + 1)
+    def p_z(self) -> Distribution:
+        """The prior, event shape (K,)."""
+        return self.mixture() if self.mixture else Independent(Normal(self.zeros, self.zeros + 1), 1)
+
+    def kl(self, q_z: Normal, z: Tensor) -> Tensor:
+        """KL(q(Z) || p(Z)), (B,); of a mixture, to which there is no formula, its estimate by z (B, K) ~ q(Z)."""
+        q_z = Independent(q_z, 1)
+        return q_z.log_prob(z) - self.p_z.log_prob(z) if self.mixture else kl_divergence(q_z, self.p_z)
 
     def q_z(self, x: Tensor) -> Normal:
         """q(Z|x), batch shape (B, K). The encoder sees of x what p(X|z) scores: for a Categorical, its bins."""
@@ -132,7 +153,7 @@ class ELBO(NamedTuple):
 
 
 def elbo(vae: VAE, x: Tensor, q_z: Normal, mask: Tensor | None = None, z: Tensor | None = None) -> ELBO:
-    """One-sample estimate of E_q[log p(x|z)] - KL(q(Z) || p(Z)) for each image; the KL term is exact.
+    """One-sample estimate of E_q[log p(x|z)] - KL(q(Z) || p(Z)) for each image; the KL term is exact for N(0, I).
 
     x: (B, 1, 28, 28). q_z: q(Z|x) for Tasks 1 to 3, q(Z|Psi) for Task 4. mask: bool, broadcast to x; pixels where it
     is False are left out of log p(x|z) (Task 4b). z: (B, K) from q_z, drawn here, reparameterised, if not given.
@@ -144,7 +165,7 @@ def elbo(vae: VAE, x: Tensor, q_z: Normal, mask: Tensor | None = None, z: Tensor
     if mask is not None:
         log_p = torch.where(mask, log_p, 0.0)
     log_likelihood = log_p.sum(dim=(1, 2, 3))
-    kl = kl_divergence(q_z, vae.p_z).sum(dim=1)
+    kl = vae.kl(q_z, z)
     return ELBO(log_likelihood - kl, log_likelihood, kl)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 from torch.nn.functional import max_pool2d, one_hot, softplus
 from tqdm import tqdm
 
@@ -126,7 +126,7 @@ def log_joint(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
     for part in z.split(2000):
         logits = vae.p_x(part).logits.flatten(1)  # (M, 784)
         log_p = x.flatten(1) @ logits.T - softplus(logits).sum(dim=1)
-        columns.append(log_p + vae.p_z.log_prob(part).sum(dim=1))
+        columns.append(log_p + vae.p_z.log_prob(part))
     return torch.cat(columns, dim=1)
 
 
@@ -160,9 +160,9 @@ def exact_elbo(vae: VAE, x: Tensor, q_z: Normal) -> Tensor:
     expected = []
     for i in range(len(x)):
         z = q_z.mean[i] + q_z.stddev[i] * noise
-        log_p = log_joint(vae, x[i : i + 1], z)[0] - vae.p_z.log_prob(z).sum(dim=1)
+        log_p = log_joint(vae, x[i : i + 1], z)[0] - vae.p_z.log_prob(z)
         expected.append((weight * log_p).sum() / weight.sum())
-    return torch.stack(expected) - kl_divergence(q_z, vae.p_z).sum(dim=1)
+    return torch.stack(expected) - vae.kl(q_z, q_z.mean)
 
 
 def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[Normal, str, str]]) -> None:
