@@ -44,6 +44,7 @@ class Continuous(Likelihood):
 FURTHER = {"continuous": Continuous, "fine": lambda: CategoricalLikelihood(16)}
 ALL = [*LIKELIHOODS, *FURTHER]
 GREY = [name for name, likelihood in (LIKELIHOODS | FURTHER).items() if likelihood().grey_levels]
+INDEPENDENT = [name for name in ALL if (LIKELIHOODS | FURTHER)[name]().independent]
 SMALL = {"latent_dim": 3, "width": 4, "hidden": 8}
 
 
@@ -188,7 +189,8 @@ COMMANDS = {
     "report/studies/samples.py": ([], ["results/samples.json"]),
     "report/studies/binary.py": (["--images", "4"], ["results/binary.json"]),
     "report/studies/latents.py": ([], ["results/latents.json"]),
-    "report/studies/constants.py": (["--epochs", "0"], ["results/constants.json"]),
+    "report/studies/variants.py": (["--max-epochs", "0"], ["results/variants.json"]),
+    "report/studies/pixel_levels.py": (["--images", "4"], ["results/pixel-levels.json", "figures/pixel-levels.png"]),
     "report/studies/benchmark.py": (["--batches", "2"], ["results/benchmark.json"]),
     "report/studies/gaps.py": (["--images", "8"], ["results/gaps-inflated-k32.json"]),
     "report/studies/completions.py": (["--images", "11"], ["results/completions-inflated-k32.json"]),
