@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
 from common import evaluation as ev
-from common.config import CHOICES, FAVOURITE, LEARNED
+from common.config import CHOICES, FAVOURITE
 from common.runs import trained
 
 import torch
@@ -28,7 +28,7 @@ def main() -> None:
     x, few = mnist.test.x, mnist.test.spread(options.images).x
     bits = {"no latents": ev.bits_without_latents(mnist.train.x, x)}
     results = {"importance_images": len(few), "models": {"no latents": {}}}
-    grey = [config.run for config in CHOICES + LEARNED if config.make_likelihood().grey_levels]
+    grey = [config.run for config in CHOICES if config.make_likelihood().grey_levels]
     for run in tqdm([run for run in grey if run in trained(source.home)], desc="models"):
         vae = source.vae(run, device)
         found = ev.elbo_by(vae, x, score := ev.grey_score(vae.likelihood, mnist.train.x))

@@ -90,9 +90,9 @@ def test_pdf_is_built_and_has_all_headings(report):
 
 
 def test_missing_result_or_figure_breaks_the_build(report):
-    (report / "results" / "constants.json").unlink()
+    (report / "results" / "pixels.json").unlink()
     (report / "figures" / "beta-k32-curves.png").unlink()
-    refused(report, "constants.json is missing", "beta-k32-curves.png is missing")
+    refused(report, "pixels.json is missing", "beta-k32-curves.png is missing")
 
 
 def test_short_try_and_other_settings_break_the_build(report):

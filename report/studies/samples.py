@@ -4,7 +4,7 @@ z comes from p(Z); where that is N(0, I), also from a mixture of Gaussians that 
 when the model was done; from q(Z|x) of training images itself; and, since a model might only repeat these, of
 validation images. The decoder is the same. Writes report/results/samples.json: Frechet distance of the classifier's
 features to those of the test images, scores of the predicted labels, and the distance to the nearest training image,
-with real validation images as the scale; and what each learned p(Z) does to the ELBO of the validation images.
+with real validation images as the scale; and what each learned p(Z) does to the ELBO, and to bits per dimension.
 """
 
 import sys
@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from common import cli
 from common.config import CHOICES, LEARNED
-from common.evaluation import mean_and_se
+from common.evaluation import bits_per_dimension, elbo_by, grey_score, mean_and_se
 from common.runs import trained
 from common.training import evaluate
 from common.vae import VAE
@@ -62,6 +62,9 @@ def main() -> None:
             base = source.vae(replace(config, components=0).run, device)
             gain = evaluate(vae, mnist.val.x).elbo - evaluate(base, mnist.val.x).elbo
             found["learned"] = {"components": config.components, "elbo_gain": mean_and_se(gain)}
+            if vae.likelihood.grey_levels:
+                grey = elbo_by(vae, mnist.test.x, grey_score(vae.likelihood, mnist.train.x))
+                found["learned"] |= {"bits": mean_and_se(bits_per_dimension(grey.elbo))}
         else:
             z_val, mixture = q_val.sample(), fitted(vae.q_z(mnist.train.spread(FITTED).x).sample(), q_val.sample())
             gain = torch.from_numpy(mixture.score_samples(z_val.cpu().numpy())) - vae.p_z.log_prob(z_val).cpu()
