@@ -66,7 +66,7 @@ ANSWERS = [
     ),
     step(3, "task_2/compare.py", "comparison.json"),
     figures("task_1/curves.py", TASK_3.run, "curves"),
-    figures("task_3/latent_2d.py", TASK_3.run, "latent-2d"),
+    figures("task_3/latent_2d.py", TASK_3.run, "latent-2d", "plane"),
     figures("task_3/latent_pca.py", BERNOULLI.run, "latent-pca"),
     figures("task_3/interpolate.py", FAVOURITE.run, "interpolation"),
     figures("task_4/reconstruct.py", FAVOURITE.run, "psi-reconstructions"),

@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
     x, shown = mnist.test.spread(options.images).x, mnist.test.x[IMAGE : IMAGE + 1]
-    results, predicted = {"images": len(x), "bins": BINS, "models": {}}, {}
+    results, predicted = {"images": len(x), "bins": BINS, "draws": DRAWS, "models": {}}, {}
     grey = [config for config in CHOICES if config.run in trained(source.home) and config.make_likelihood().grey_levels]
     for config in tqdm(grey, desc="models"):
         predict = predictor(source.vae(config.run, device), mnist.train.x)
