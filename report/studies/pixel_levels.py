@@ -93,7 +93,7 @@ def drawn(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
     for axis, (name, (row, column, colour)) in zip(panels, PIXELS.items(), strict=True):
         left.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color=colour, lw=1.5))
         for style, (model, levels) in zip(COLOURS[1:], predicted.items(), strict=False):
-            axis.plot(levels[:, row, column].cpu().numpy(), color=style, lw=1, label=model)
+            axis.plot(levels[:, row, column].cpu().numpy(), color=style, lw=1, label=model.capitalize())
         level = int(level_of(x[row, column]))
         axis.axvline(level, color="black", linestyle=":", lw=1, label="true level")
         axis.set(yscale="log", ylim=(1e-5, 1.2), xlabel="grey level")
