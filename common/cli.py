@@ -155,7 +155,7 @@ def check_latents(vae: VAE, run: str, at_least: int, at_most: float = math.inf) 
 def check_independent(vae: VAE, run: str) -> None:
     """Raises UsageError if pixels depend on each other given z: then a half is not completed by decoding z alone."""
     if not vae.likelihood.independent:
-        raise UsageError(f"the pixels of run '{run}' are not independent given z, which this script needs; leave --run out")
+        raise UsageError(f"pixels of run '{run}' are not independent given z, as this script needs; leave --run out")
 
 
 def train_run(options: argparse.Namespace) -> None:
