@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from common.config import Config
 from common.errors import UsageError, UserError, say
@@ -27,15 +26,10 @@ MOST_THREADS = 1024
 
 
 class Parser(argparse.ArgumentParser):
-    """An error is one line and exit code 2. The options know their parser, for command()."""
+    """An error is one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
-
-    def parse_args(self, *arguments: Any) -> argparse.Namespace:
-        options = super().parse_args(*arguments)
-        options.parser = self
-        return options
 
 
 def command(options: argparse.Namespace) -> str:
@@ -56,6 +50,7 @@ def parser(doc: str) -> Parser:
     result.add_argument("--data-dir", type=Path, help="a folder with the MNIST files")
     result.add_argument("--device", default="auto", help="cpu, cuda, ...; auto is a GPU where there is one")
     result.add_argument("--threads", type=count(1, MOST_THREADS), help="of the CPU; one for each core if not given")
+    result.set_defaults(parser=result)  # for command()
     return result
 
 
@@ -123,18 +118,16 @@ def load(options: argparse.Namespace) -> tuple[Mnist, VAE, Source]:
 
 def load_run(options: argparse.Namespace) -> tuple[VAE, Source]:
     """The same without data, for what needs no images."""
-    source = without_data(options)
+    source = source_of(options)
     return source.vae(options.run, settle(options)), source
 
 
-def without_data(options: argparse.Namespace) -> Source:
-    """The source of what is made without images: MNIST's runs, unless the stand-in is asked for."""
-    return source_of(options, "mnist5k" if options.dataset == "mnist5k" else "mnist")
+def source_of(options: argparse.Namespace, dataset: str | None = None) -> Source:
+    """The source of what is made from a data set; by default without images: MNIST's runs, or those of the stand-in.
 
-
-def source_of(options: argparse.Namespace, dataset: str) -> Source:
-    """Raises UserError, before any work, if what will be made could not be written."""
-    source = Source(dataset, command(options))
+    Raises UserError, before any work, if what will be made could not be written.
+    """
+    source = Source(dataset or options.dataset.replace("auto", "mnist"), command(options))
     for folder in (source.home.results, source.home.figures):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -184,13 +177,9 @@ def train_run(options: argparse.Namespace) -> None:
 
 def main(script: Callable[[], None]) -> None:
     """Run a script; errors that are the user's become one message and an exit code, interruptions 130."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
     if sys.stderr is None:  # as in a service; progress is shown there
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         script()
         sys.stdout.flush()

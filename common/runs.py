@@ -11,15 +11,14 @@ Every result and figure carries its source: the command that made it, and a fing
 
 import hashlib
 import json
-import math
 import os
 import pickle
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from shutil import disk_usage
 from typing import Any, BinaryIO, NamedTuple
 
@@ -60,11 +59,11 @@ class Source:
         self.home = home(dataset)
         self.weights: dict[str, str] = {}  # fingerprints by run
 
-    def load(self, run: str, keys: set[str], results: str | None = None) -> dict[str, Any]:
+    def load(self, run: str, results: str | None = None) -> dict[str, Any]:
         """The checkpoint of a trained model. Raises CheckpointError if there is none, if it is damaged, or if its
         weights are not those that report/results/<results, by default the run>.json was made with."""
         path = find_model(self.home, run)
-        content = load_checkpoint(path, keys)
+        content = load_checkpoint(path, {"weights"})
         self.weights[run] = fingerprint(content["weights"])
         made_with = self.results(results or run)["source"]["weights"].get(run)
         if made_with != self.weights[run]:
@@ -75,16 +74,13 @@ class Source:
         return content
 
     def vae(self, run: str, device: str = "cpu") -> VAE:
-        """A trained model in eval mode, frozen. Raises CheckpointError as load does, with the command that trains."""
+        """A trained model in eval mode, frozen. Raises CheckpointError, with the command that trains, if none fits."""
         try:
-            content = self.load(run, {"run", "dataset", "config", "weights"})
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}; {train_command(run, self.dataset)}") from error
-        try:
+            content = self.load(run)
             vae = Config(**content["config"]).make_vae()
             vae.load_state_dict(content["weights"])
-        except (TypeError, RuntimeError, KeyError, UsageError) as error:
-            raise CheckpointError(f"weights of '{run}' do not fit this code ({error}); train it again") from error
+        except (UserError, TypeError, RuntimeError, KeyError) as error:
+            raise CheckpointError(f"{run}: {error}; {train_command(run, self.dataset)}") from error
         return vae.to(device).eval().requires_grad_(False)
 
     def results(self, name: str) -> dict[str, Any]:
@@ -104,9 +100,10 @@ class Source:
 
         Raises ValueError for NaN or inf.
         """
-        text = json.dumps(_shorten({"source": self.stamp(), **results}), indent=1, allow_nan=False)
+        text = json.dumps({"source": self.stamp(), **results}, allow_nan=False)
+        short = json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
         path = self.home.results / f"{name}.json"
-        write(path, lambda file: file.write(f"{text}\n".encode()))
+        write(path, lambda file: file.write(f"{json.dumps(short, indent=1)}\n".encode()))
         say(f"wrote {path}")
         return path
 
@@ -132,25 +129,22 @@ def write(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
 
     Raises UserError naming the file if that cannot be done.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}-{token_hex(4)}.tmp")  # another process may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp", delete=False) as file:
-            temporary = file.name
+        with temporary.open("wb") as file:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         _replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error}); free some space or make its folder writable") from error
     finally:
-        if temporary:
-            with suppress(OSError):
-                os.unlink(temporary)
+        with suppress(OSError):
+            temporary.unlink()
 
 
-def _replace(temporary: str, path: Path, tries: int = 20) -> None:
+def _replace(temporary: Path, path: Path, tries: int = 20) -> None:
     """os.replace, tried again for two seconds where another program holds the file for a moment."""
     for left in reversed(range(tries)):
         try:
@@ -201,7 +195,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
     """Read a file of save_checkpoint on the CPU. Nothing in it is executed.
 
-    Raises CheckpointError, naming the file, if it is damaged or does not hold exactly these keys.
+    Raises CheckpointError, naming the file, if it is damaged or does not hold these keys.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -209,34 +203,24 @@ def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
                 raise CheckpointError(f"{path}: {damaged} is damaged; delete the file and train again")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); delete it and train again") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format", "none") if isinstance(content, dict) else "none"
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
         raise CheckpointError(f"{path}: format is {found}, expected {FORMAT}; delete it and train again")
-    if content.keys() != keys | {"format"}:
+    if not keys <= content.keys():
         raise CheckpointError(f"{path}: holds {sorted(content)}, expected {sorted(keys)}: it is of another kind")
     return content
 
 
 def find_model(place: Home, run: str) -> Path:
     """The file of a trained model: one's own before the shipped one."""
-    path = next((path for path in (place.runs / run / "model.pt", place.shipped / f"{run}.pt") if path.is_file()), None)
-    if path is None:
-        raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(trained(place)) or 'none'}")
-    return path
+    for path in (place.runs / run / "model.pt", place.shipped / f"{run}.pt"):
+        if path.is_file():
+            return path
+    raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(trained(place)) or 'none'}")
 
 
 def trained(place: Home) -> list[str]:
     """The names of all trained runs."""
     return sorted({p.parent.name for p in place.runs.glob("*/model.pt")} | {p.stem for p in place.shipped.glob("*.pt")})
-
-
-def _shorten(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _shorten(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shorten(item) for item in value]
-    if isinstance(value, float) and math.isfinite(value):
-        return float(f"{value:.6g}")
-    return value

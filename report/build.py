@@ -114,9 +114,7 @@ def weights_of(run: str, known: dict[str, str]) -> str | None:
     """The fingerprint of the weights that there are of a run; where they are not kept, the one in its results."""
     if run not in known:
         try:
-            path = find_model(PLACE, run)
-            keys = {"weights"} if run.startswith("classifier") else {"run", "dataset", "config", "weights"}
-            known[run] = fingerprint(load_checkpoint(path, keys)["weights"])
+            known[run] = fingerprint(load_checkpoint(find_model(PLACE, run), {"weights"})["weights"])
         except CheckpointError:
             path = PLACE.results / f"{run}.json"
             known[run] = source_of(path)["weights"].get(run) if path.is_file() else None

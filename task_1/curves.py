@@ -13,7 +13,7 @@ from common.likelihoods import LIKELIHOODS
 
 def main() -> None:
     options = cli.run_parser(__doc__, TASK_1.run).parse_args()
-    source = cli.without_data(options)
+    source = cli.source_of(options)
     results = source.results(options.run)
     save_figure(elbo_curves(results, LIKELIHOODS[results["likelihood"]].objective), f"{options.run}-curves", source)
 

@@ -6,9 +6,9 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from common import mnist, runs
+from common import runs
 from common.config import Config
-from common.errors import CheckpointError, DataError, UserError
+from common.errors import CheckpointError, UserError
 from common.runs import Home, Source, fingerprint, load_checkpoint, read_json
 from common.training import evaluate, means
 from report import build
@@ -240,22 +240,17 @@ def test_shipped_weights_are_those_of_the_results_beside_them():
         assert path.stat().st_size < 5e6
 
 
-def test_shipped_weights_give_the_shipped_results_where_mnist_is(monkeypatch):
-    monkeypatch.setattr(mnist, "_download", lambda *_: (_ for _ in ()).throw(OSError("no test needs the network")))
-    try:
-        data = mnist.load_mnist("mnist")
-    except DataError as error:
-        if "was not found" not in str(error):
-            raise
-        pytest.skip("MNIST is not here")
+def test_shipped_weights_give_the_shipped_results_where_mnist_is(real_mnist, monkeypatch):
     monkeypatch.setattr(runs, "ROOT", ROOT)
     for run, _ in shipped():
         if not run.startswith("classifier"):
             source = Source("mnist", "a.py")
             vae, results = source.vae(run), source.results(run)
-            assert means(evaluate(vae, data.test.x))["elbo"] == pytest.approx(results["test"]["elbo"], abs=0.01), run
+            assert means(evaluate(vae, real_mnist.test.x))["elbo"] == pytest.approx(
+                results["test"]["elbo"], abs=0.01
+            ), run
             best = results["history"][results["best_epoch"]]["val"]
-            assert means(evaluate(vae, data.val.x)) == pytest.approx(best, abs=0.01), run
+            assert means(evaluate(vae, real_mnist.val.x)) == pytest.approx(best, abs=0.01), run
             assert Config.of_run(run).command == results["source"]["command"]
 
 

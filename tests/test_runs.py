@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import zipfile
-from dataclasses import replace
 
 from common import runs
 from common.config import TASK_3, Config
@@ -43,10 +42,6 @@ def store(place, config, path=None, results=True):
     return vae, path
 
 
-def test_what_is_saved_is_loaded(path):
-    assert torch.equal(load_checkpoint(path, KEYS)["weights"]["a"], torch.arange(1000.0))
-
-
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "flipped byte"])
 def test_damaged_files_are_named(path, damage):
     content = bytearray(path.read_bytes())
@@ -61,13 +56,14 @@ def test_damaged_files_are_named(path, damage):
 
 
 def test_older_format_and_wrong_keys_are_refused(path):
+    assert torch.equal(load_checkpoint(path, KEYS)["weights"]["a"], torch.arange(1000.0))
     with pytest.raises(CheckpointError, match=r"expected.*'history'"):
         load_checkpoint(path, {"history"})
     torch.save({"format": 0, "weights": {}}, path)
     with pytest.raises(CheckpointError, match="format is 0"):
         load_checkpoint(path, KEYS)
     torch.save([1, 2], path)
-    with pytest.raises(CheckpointError, match="format is none"):
+    with pytest.raises(CheckpointError, match="format is None"):
         load_checkpoint(path, KEYS)
 
 
@@ -102,38 +98,29 @@ def test_weights_of_other_shapes_are_refused(place, config, source):
     content = torch.load(path, weights_only=True)
     content["config"]["hidden"] = 9
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(CheckpointError, match=f"(?s){config.run}: .*size mismatch.*train it with"):
         source.vae(config.run)
 
 
-def test_shipped_model_stands_in_until_there_is_an_own_one(place, config, source):
-    store(place, config, place.shipped / f"{config.run}.pt")
-    shipped = source.vae(config.run).state_dict()
-    torch.manual_seed(1)
-    store(place, config)
-    own = source.vae(config.run).state_dict()
-    assert fingerprint(shipped) != fingerprint(own)
-
-
 def test_fault_37_weights_and_numbers_of_different_trainings_are_refused_by_name(place, config, source):
-    store(place, config, place.shipped / f"{config.run}.pt")
+    shipped, _ = store(place, config, place.shipped / f"{config.run}.pt")
     torch.manual_seed(1)
     _, own = store(place, config, results=False)  # as after "git checkout .": own weights, shipped numbers
     with pytest.raises(CheckpointError, match=rf"model\.pt and .*{config.run}\.json are of different trainings"):
         source.vae(config.run)
-    own.unlink()
-    source.vae(config.run)
-    store(place, config)
+    own.unlink()  # the shipped model stands in until there is an own one
+    assert fingerprint(source.vae(config.run).state_dict()) == fingerprint(shipped.state_dict())
+    mine, _ = store(place, config)
+    assert fingerprint(source.vae(config.run).state_dict()) == fingerprint(mine.state_dict())
     own.unlink()  # as after deleting data/runs: shipped weights, own numbers
     with pytest.raises(CheckpointError, match=rf"{config.run}\.pt and .* different trainings.*train it with: python"):
-        source.vae(config.run)
-    (place.results / f"{config.run}.json").unlink()
-    with pytest.raises(CheckpointError, match="no results of"):
         source.vae(config.run)
 
 
 def test_missing_run_says_which_there_are_and_how_to_train_it(place, config, source):
-    store(place, config)
+    store(place, config, results=False)
+    with pytest.raises(CheckpointError, match="no results of"):
+        source.vae(config.run)
     with pytest.raises(CheckpointError, match=f"no trained run 'beta-k16'; there are: {config.run}; train it with: "):
         source.vae("beta-k16")
 
@@ -157,12 +144,15 @@ def test_a_run_gives_the_command_that_trains_it(run, command):
 def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
     configs = [Config("gaussian"), TASK_3, Config("beta", eps=1e-6), Config("beta", eps=1.0000001e-6)]
     configs += [Config("categorical", bins=16), Config("gaussian", sigma_min=1 / 2550), Config("beta", seed=3)]
+    assert Config("beta", weight_decay=0.25).run == "beta-k32-weight_decay=0.25"
     assert len({config.run for config in configs}) == len(configs)
     assert all(Config.of_run(config.run) == config for config in configs)
     assert Config("gaussian", max_epochs=1).run == "gaussian-k32"  # it may go on
     assert Config("gaussian", max_epochs=1).command == "task_1/train.py --max-epochs 1"
     with pytest.raises(UsageError, match="eps is no setting of 'gaussian'"):
         Config("gaussian", eps=1e-3)
+    with pytest.raises(UsageError, match="'poisson', expected one of gaussian, beta"):
+        Config("poisson")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -192,9 +182,8 @@ def test_killed_while_saving_the_previous_checkpoint_loads(path):
 
 
 def test_results_refuse_nan_and_have_no_noise_digits(place, source):
-    for bad in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="JSON compliant"):
-            source.save("x", {"value": [bad]})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        source.save("x", {"value": [math.nan]})
     assert not (place.results / "x.json").exists()
     path = source.save("x", {"value": 1 / 3, "n": 7})
     assert json.loads(path.read_text())["value"] == source.results("x")["value"] == 0.333333
@@ -247,10 +236,9 @@ def test_fault_42_a_file_that_cannot_be_written_is_named_and_nothing_is_left(tmp
 
 
 def test_two_processes_cannot_train_one_run(tmp_path):
-    with open_run(tmp_path / "a"), pytest.raises(UserError, match="another process"), open_run(tmp_path / "a"):
-        pass
-    with open_run(tmp_path / "a"):
-        assert (tmp_path / "a").is_dir()
+    for _ in range(2):  # free again, once the first has ended
+        with open_run(tmp_path / "a"), pytest.raises(UserError, match="another process"), open_run(tmp_path / "a"):
+            pass
 
 
 def test_fault_47_a_disk_without_locks_is_said(tmp_path, monkeypatch):
@@ -269,8 +257,3 @@ def test_folder_that_cannot_be_written_is_found_before_training(tmp_path, monkey
     monkeypatch.setattr("common.runs.FREE", 2**62)
     with pytest.raises(UserError, match="MiB left"), open_run(tmp_path / "a"):
         pass
-
-
-def test_a_setting_that_is_not_a_number_changes_the_name():
-    config = replace(Config("beta"), weight_decay=0.25)
-    assert config.run == "beta-k32-weight_decay=0.25"

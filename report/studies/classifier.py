@@ -52,7 +52,7 @@ def load_classifier(source: Source, device: str, name: str = "classifier") -> Cl
     """Raises CheckpointError, with the command that trains it, if there is none."""
     net = Classifier()
     try:
-        net.load_state_dict(source.load(name, {"weights"}, results="classifier")["weights"])
+        net.load_state_dict(source.load(name, results="classifier")["weights"])
     except (CheckpointError, RuntimeError) as error:
         stand_in = "" if source.dataset == "mnist" else f" --dataset {source.dataset}"
         raise CheckpointError(f"{error}; train it with: python report/studies/classifier.py{stand_in}") from error

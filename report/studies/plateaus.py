@@ -22,7 +22,7 @@ IMAGES, BITS = 0.6, 0.0005  # the smallest sufficient share of images, and gain 
 
 
 def main() -> None:
-    source = cli.without_data(cli.parser(__doc__).parse_args())
+    source = cli.source_of(cli.parser(__doc__).parse_args())
     patience = TASK_1.patience
     results = {"patience": patience, "rise": TASK_1.min_gain, "images": IMAGES, "bits": BITS, "runs": {}}
     runs = [*(Config(name).run for name in LIKELIHOODS), TASK_3.run]
