@@ -80,7 +80,7 @@ def elbo_curves(results: dict[str, Any], name: str = "ELBO") -> Figure:
         drops = [epoch for epoch in range(1, len(rates) - 1) if rates[epoch + 1] != rates[epoch]]
         for epoch in drops:
             axis.axvline(epoch, color=COLOURS[2], lw=0.8, label="learning rate falls" if epoch == drops[0] else None)
-        axis.set(xlabel="epoch", ylabel=f"{name} / nats per image")
+        axis.set(xlabel="epoch", ylabel=f"{name} / nats")
         axis.grid(alpha=0.3)
     axes[0].set_title("all epochs")
     axes[1].set_title(f"from epoch {late}")

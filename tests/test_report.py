@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from common import runs
-from common.config import Config
+from common.config import LEARNED, Config
 from common.errors import CheckpointError, UserError
 from common.runs import Home, Source, fingerprint, load_checkpoint, read_json
 from common.training import evaluate, means
@@ -264,8 +264,12 @@ def test_results_in_the_readme_are_those_of_the_runs():
     ]
     assert f"Categorical, Beta, Gaussian, no latents | {', '.join(bits)}" in readme
     assert f"**{models['inflated-k32']['elbo']['mean']:.3f}** (zero/one-inflated)" in readme
-    history = read_json(TRUE_HOME.results / "bernoulli-k32.json")["history"]
-    assert f"**{max(row['val']['elbo'] for row in history):.2f}**" in readme
+    assert f"**{models['neighbours-k32']['elbo']['mean']:.3f}** (neighbours)" in readme
+    both = read_json(TRUE_HOME.results / "samples.json")["models"][LEARNED[-1].run]["learned"]["bits"]["mean"]
+    assert f"**{both:.3f}** (and a learned p(Z))" in readme
+    for run in ("bernoulli-k32", LEARNED[0].run):
+        history = read_json(TRUE_HOME.results / f"{run}.json")["history"]
+        assert f"**{max(row['val']['elbo'] for row in history):.2f}**" in readme
     seconds = read_json(TRUE_HOME.results / "benchmark.json")["seconds_to_published_objective"]
     assert f"**{seconds:.0f} s**" in readme
 
