@@ -145,6 +145,12 @@ def check_latents(vae: VAE, run: str, at_least: int, at_most: float = math.inf) 
         raise UsageError(f"run '{run}' has K = {vae.latent_dim}, this figure needs {wanted}; leave --run out")
 
 
+def check_independent(vae: VAE, run: str) -> None:
+    """Raises UsageError if pixels depend on each other given z: then a half is not completed by decoding z alone."""
+    if not vae.likelihood.independent:
+        raise UsageError(f"pixels of run '{run}' are not independent given z, as this script needs; leave --run out")
+
+
 def train_run(options: argparse.Namespace) -> None:
     """Train what the options say, or go on with it, and save weights and results."""
     config = Config(**{item.name: getattr(options, item.name) for item in fields(Config)})

@@ -118,4 +118,6 @@ def constants(likelihood: str | None = None) -> set[str]:
 
 TASK_1 = Config("gaussian")
 TASK_3 = Config("bernoulli", latent_dim=2, learning_rate=3e-4)  # small sigmas on a crowded plane: smaller steps
-FAVOURITE = Config("inflated")  # what Task 2e prefers: used where the sheet leaves the choice of p(X|z) to us
+FAVOURITE = Config("inflated")  # Task 2e's choice among independent pixels: used where the sheet leaves p(X|z) to us
+CHOICES = [Config(name) for name in LIKELIHOODS]  # of Tasks 1 and 2
+LEARNED = [Config(name, components=200) for name in ("bernoulli", "inflated", "neighbours")]  # 2e: p(Z) learns, too

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-Score = Callable[[Distribution, Tensor], Tensor]  # (p_x, x) -> log p, (B,)
+Score = Callable[[Distribution, Tensor], Tensor]  # (p_x, x) -> log p, (B,) or (B, 1, 28, 28)
 
 
 def mean_and_se(values: Tensor) -> dict[str, float]:
@@ -42,8 +42,8 @@ def own_score(likelihood: Likelihood, mask: Tensor | None = None) -> Score:
     return of
 
 
-def grey_score(likelihood: Likelihood, x_train: Tensor) -> Score:
-    """log P(X = x|z) as a probability of 256 grey levels per pixel.
+def grey_mass(likelihood: Likelihood, x_train: Tensor) -> Score:
+    """log P(x_d|z) of each pixel, (B, 1, 28, 28), as one of 256 grey levels.
 
     Where a likelihood joins levels in bins, a bin's probability is shared out as its levels occur in x_train.
     """
@@ -51,7 +51,13 @@ def grey_score(likelihood: Likelihood, x_train: Tensor) -> Score:
     bins = likelihood.observe(torch.linspace(0, 1, LEVELS, device=x_train.device))
     in_bin = torch.stack([counts[bins == value].sum() for value in bins])  # what the level's whole bin has
     log_share = (counts / in_bin).log()
-    return lambda p_x, x: (likelihood.log_mass(p_x, x) + log_share[level_of(x)]).sum(dim=(1, 2, 3))
+    return lambda p_x, x: likelihood.log_mass(p_x, x) + log_share[level_of(x)]
+
+
+def grey_score(likelihood: Likelihood, x_train: Tensor) -> Score:
+    """log P(X = x|z) as a probability of 256 grey levels per pixel."""
+    mass = grey_mass(likelihood, x_train)
+    return lambda p_x, x: mass(p_x, x).sum(dim=(1, 2, 3))
 
 
 @torch.no_grad()

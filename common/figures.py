@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -79,7 +80,7 @@ def elbo_curves(results: dict[str, Any], name: str = "ELBO") -> Figure:
         drops = [epoch for epoch in range(1, len(rates) - 1) if rates[epoch + 1] != rates[epoch]]
         for epoch in drops:
             axis.axvline(epoch, color=COLOURS[2], lw=0.8, label="learning rate falls" if epoch == drops[0] else None)
-        axis.set(xlabel="epoch", ylabel=f"{name} / nats per image")
+        axis.set(xlabel="epoch", ylabel=f"{name} / nats")
         axis.grid(alpha=0.3)
     axes[0].set_title("all epochs")
     axes[1].set_title(f"from epoch {late}")
@@ -88,10 +89,14 @@ def elbo_curves(results: dict[str, Any], name: str = "ELBO") -> Figure:
 
 
 def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
-    """points (N, 2), one colour and marker for each digit."""
-    for digit in range(10):
-        chosen = (labels == digit).cpu().numpy()
-        style = {"color": COLOURS[digit], "marker": MARKERS[digit], "alpha": 0.7, "lw": 0}
-        axis.scatter(*points.cpu().numpy()[chosen].T, s=12, label=str(digit), **style)
-    axis.set_aspect("equal")
-    axis.legend(title="digit", markerscale=1.5, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)
+    """points (N, 2), one colour and marker for each digit, and the digit itself at the mean of its points."""
+    points, labels = points.cpu().numpy(), labels.cpu().numpy()
+    for digit, colour in enumerate(COLOURS):
+        chosen = points[labels == digit]
+        style = {"color": colour, "marker": MARKERS[digit], "edgecolor": "white", "linewidth": 0.3}
+        axis.scatter(*chosen.T, s=24, alpha=0.8, label=str(digit), **style)
+        if len(chosen):
+            outline = [withStroke(linewidth=3, foreground="white")]
+            place = {"ha": "center", "va": "center", "zorder": 3, "path_effects": outline}
+            axis.text(*chosen.mean(axis=0), str(digit), color=colour, fontsize=15, fontweight="bold", **place)
+    axis.legend(title="digit", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)

@@ -1,4 +1,4 @@
-"""Task 2e: p(X|z) whose pixels know their neighbours. Column by column from the left, p(x_d | z, earlier pixels near d).
+"""Task 2e: p(X|z) whose pixels know their neighbours: p(x_d | z, earlier pixels near d), column by column.
 
 By the chain rule their product is a probability of whole images, and since the left half comes first, log p(x_L|z) is
 still the sum over its pixels.

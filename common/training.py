@@ -120,9 +120,10 @@ def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedMode
     vae = config.make_vae().to(device)
     average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
     betas = 0.9, config.beta_2
-    optimiser = torch.optim.AdamW(
-        vae.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True
-    )
+    groups = [{"params": [p for name, p in vae.named_parameters() if not name.startswith("mixture")]}]
+    if vae.mixture:  # decay would widen p(Z) and draw it to 0
+        groups.append({"params": list(vae.mixture.parameters()), "weight_decay": 0.0})
+    optimiser = torch.optim.AdamW(groups, config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
     return vae, average, optimiser
 
 
@@ -148,7 +149,8 @@ def train(
                 average.module.load_state_dict(vae.state_dict())
             else:
                 torch.manual_seed(1_000_003 * config.seed + epoch)  # a resumed run is the same run
-                optimiser.param_groups[0]["lr"] = learning_rate
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate
                 train_epoch(vae, average, optimiser, x_train, config)
             on_train, on_val = evaluate(average.module, x_train), evaluate(average.module, x_val)  # without gradients
             row = {"epoch": epoch, "learning_rate": learning_rate, "train": means(on_train), "val": means(on_val)}

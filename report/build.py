@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
-from common.config import FAVOURITE, TASK_1, TASK_3, Config
+from common.config import FAVOURITE, LEARNED, TASK_1, TASK_3, Config
 from common.errors import CheckpointError, UserError, say
 from common.mnist import ROOT
 from common.runs import find_model, fingerprint, home, load_checkpoint, read_json, write
@@ -50,11 +50,11 @@ def figures(command: str, run: str, *kinds: str) -> Step:
     return step(0.3, f"{command} --run {run}", *(f"{run}-{kind}.png" for kind in kinds))
 
 
-REPORTED = ["beta", "categorical", "bernoulli", "inflated"]
+REPORTED = ["beta", "categorical", "bernoulli", "inflated", "neighbours"]
 BERNOULLI = Config("bernoulli")
 ANSWERS = [
     training(14, TASK_1),
-    *(training(14, Config(name)) for name in REPORTED),
+    *(training(30 if name == "neighbours" else 12, Config(name)) for name in REPORTED),
     training(9, TASK_3),
     figures("task_1/curves.py", TASK_1.run, "curves"),
     figures("task_1/reconstruct.py", TASK_1.run, "reconstructions"),
@@ -66,7 +66,7 @@ ANSWERS = [
     ),
     step(3, "task_2/compare.py", "comparison.json"),
     figures("task_1/curves.py", TASK_3.run, "curves"),
-    figures("task_3/latent_2d.py", TASK_3.run, "latent-2d"),
+    figures("task_3/latent_2d.py", TASK_3.run, "latent-2d", "plane"),
     figures("task_3/latent_pca.py", BERNOULLI.run, "latent-pca"),
     figures("task_3/interpolate.py", FAVOURITE.run, "interpolation"),
     figures("task_4/reconstruct.py", FAVOURITE.run, "psi-reconstructions"),
@@ -82,8 +82,11 @@ STUDIES = [
     step(2, "report/studies/classifier.py", "classifier.json"),
     step(0.2, "report/studies/pixels.py", "pixels.json"),
     step(3, "report/studies/benchmark.py", "benchmark.json"),
-    step(2, "report/studies/constants.py", "constants.json"),
-    step(8, "report/studies/samples.py", "samples.json"),
+    step(60, "report/studies/variants.py", "variants.json"),
+    *(training(20, config) for config in LEARNED),
+    figures("task_1/sample.py", LEARNED[-1].run, "samples"),
+    step(20, "report/studies/samples.py", "samples.json"),
+    step(1, "report/studies/pixel_levels.py", "pixel-levels.json", "pixel-levels.png"),
     step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary.json"),
     step(2, "report/studies/latents.py", "latents.json"),
     step(3, f"report/studies/stopping.py --run {BERNOULLI.run}", "stopping.json", f"{BERNOULLI.run}-stopping.png"),

@@ -10,8 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
 from common import evaluation as ev
-from common.config import FAVOURITE, Config
-from common.likelihoods import LIKELIHOODS
+from common.config import CHOICES, FAVOURITE
 from common.runs import trained
 
 import torch
@@ -29,19 +28,20 @@ def main() -> None:
     x, few = mnist.test.x, mnist.test.spread(options.images).x
     bits = {"no latents": ev.bits_without_latents(mnist.train.x, x)}
     results = {"importance_images": len(few), "models": {"no latents": {}}}
-    grey = [name for name in LIKELIHOODS if LIKELIHOODS[name]().grey_levels]
-    for name in tqdm([name for name in grey if Config(name).run in trained(source.home)], desc="models"):
-        vae = source.vae(Config(name).run, device)
+    grey = [config.run for config in CHOICES if config.make_likelihood().grey_levels]
+    for run in tqdm([run for run in grey if run in trained(source.home)], desc="models"):
+        vae = source.vae(run, device)
         found = ev.elbo_by(vae, x, score := ev.grey_score(vae.likelihood, mnist.train.x))
         weights = ev.log_weights(vae, few, vae.q_z(few), SAMPLES[-1], score)
         bounds = [(s, ev.bits_per_dimension(ev.importance_bound(weights, s))) for s in SAMPLES]
-        bits[name] = ev.bits_per_dimension(found.elbo)
-        results["models"][name] = {
+        bits[run] = ev.bits_per_dimension(found.elbo)
+        results["models"][run] = {
+            "reconstruction": ev.mean_and_se(ev.bits_per_dimension(found.log_likelihood)),
             "kl": ev.mean_and_se(ev.bits_per_dimension(-found.kl)),
             "importance_weighted": [{"samples": s, **ev.mean_and_se(bound)} for s, bound in bounds],
         }
     for name, mine in bits.items():  # differences are of the same images: paired
-        above = mine - bits.get(FAVOURITE.likelihood, mine)
+        above = mine - bits.get(FAVOURITE.run, mine)
         results["models"][name] |= {"elbo": ev.mean_and_se(mine), "above_favourite": ev.mean_and_se(above)}
     source.save("comparison", results)
 

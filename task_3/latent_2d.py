@@ -13,7 +13,7 @@ from common.vae import VAE
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch.distributions import Normal
 from torchvision.utils import make_grid
 
@@ -26,15 +26,16 @@ def main() -> None:
     cli.check_latents(vae, options.run, at_least=2, at_most=2)
     u = encode(vae, mnist.test.x[:1000])  # mu(x_i), (1000, 2)
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.4))
-    latent_scatter(left, u, mnist.test.y[:1000])
-    left.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$", title="first 1000 test images")
-    draw_plane(right, vae)
+    figure, axis = plt.subplots(figsize=(6.5, 3.8))
+    latent_scatter(axis, u, mnist.test.y[:1000])
+    axis.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$")
     save_figure(figure, f"{options.run}-latent-2d", source)
+    save_figure(draw_plane(vae), f"{options.run}-plane", source)
 
 
-def draw_plane(axis: Axes, vae: VAE) -> None:
+def draw_plane(vae: VAE) -> Figure:
     """E[X|z] for z at the quantiles of p(Z)."""
+    figure, axis = plt.subplots(figsize=(3.2, 3.2))
     quantiles = Normal(0.0, 1.0).icdf((torch.arange(SIDE) + 0.5) / SIDE)
     z = torch.cartesian_prod(-quantiles, quantiles).flip(1).to(vae.zeros.device)  # rows from top to bottom, (SIDE^2, 2)
     axis.imshow(make_grid(mean_images(vae, z).cpu(), SIDE, padding=0)[0].numpy(), **GREY)
@@ -42,7 +43,8 @@ def draw_plane(axis: Axes, vae: VAE) -> None:
     centres = [28 * cell + 13.5 for cell in cells]
     axis.set(xticks=centres, xticklabels=[f"{quantiles[cell]:.1f}" for cell in cells])
     axis.set(yticks=centres, yticklabels=[f"{-quantiles[cell]:.1f}" for cell in cells])
-    axis.set(xlabel="$z_1$", ylabel="$z_2$", title="mean images at quantiles of p(Z)")
+    axis.set(xlabel="$z_1$", ylabel="$z_2$")
+    return figure
 
 
 if __name__ == "__main__":

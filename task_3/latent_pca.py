@@ -25,11 +25,11 @@ def main() -> None:
     projected = torch.from_numpy(pca.transform(U)[:, :2])  # (1000, 2)
     share = pca.explained_variance_ratio_
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.4), width_ratios=[2, 1])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.6), width_ratios=[3.2, 1])
     latent_scatter(left, projected, mnist.test.y[:1000])
     left.set(xlabel=f"component 1 ({share[0]:.1%} of variance)", ylabel=f"component 2 ({share[1]:.1%} of variance)")
     right.bar(np.arange(1, len(share) + 1), share, color=COLOURS[1])
-    right.set(xlabel="component", ylabel="share of variance", title=f"all K = {len(share)}")
+    right.set(xlabel="component", ylabel="share of variance", xlim=(0.2, len(share) + 0.8))
     save_figure(figure, f"{options.run}-latent-pca", source)
 
 

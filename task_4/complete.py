@@ -27,6 +27,7 @@ TITLES = ["$x$", "$x_L$, black", "$x_L, x'_R$"]
 def main() -> None:
     options = cli.run_parser(__doc__, FAVOURITE.run).parse_args()
     mnist, vae, source = cli.load(options)
+    cli.check_independent(vae, options.run)
     x, left = mnist.test.x[:ROWS], LEFT.to(mnist.test.x.device)
     found = infer(vae, x, left, keep=KEEP)  # Psi* from x_L: of the best start, the second, ...
     q_z = [one.psi.q_z() for one in found]

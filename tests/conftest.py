@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common import mnist, runs
-from common.config import Config
+from common.config import LEARNED, Config
 from common.errors import DataError
 from common.grey_levels import RESOLUTION
 from common.likelihoods import LIKELIHOODS, CategoricalLikelihood, Likelihood
@@ -45,6 +46,7 @@ class Continuous(Likelihood):
 FURTHER = {"continuous": Continuous, "fine": lambda: CategoricalLikelihood(16)}
 ALL = [*LIKELIHOODS, *FURTHER]
 GREY = [name for name, likelihood in (LIKELIHOODS | FURTHER).items() if likelihood().grey_levels]
+INDEPENDENT = [name for name in ALL if (LIKELIHOODS | FURTHER)[name]().independent]
 SMALL = {"latent_dim": 3, "width": 4, "hidden": 8}
 
 
@@ -189,7 +191,7 @@ COMMANDS = {
     "task_2/figures.py": ([], ["figures/beta-k32-samples.png", "figures/bernoulli-k32-binary-samples.png"]),
     "task_2/compare.py": (["--images", "4"], ["results/comparison.json"]),
     "task_3/train.py": (["--max-epochs", "0"], ["results/{plane}.json"]),
-    "task_3/latent_2d.py": ([], ["figures/{plane}-latent-2d.png"]),
+    "task_3/latent_2d.py": ([], ["figures/{plane}-latent-2d.png", "figures/{plane}-plane.png"]),
     "task_3/latent_pca.py": ([], ["figures/bernoulli-k32-latent-pca.png"]),
     "task_3/interpolate.py": ([], ["figures/inflated-k32-interpolation.png"]),
     "task_4/reconstruct.py": ([], ["figures/inflated-k32-psi-reconstructions.png"]),
@@ -197,10 +199,11 @@ COMMANDS = {
     "report/studies/plateaus.py": ([], ["results/plateaus.json"]),
     "report/studies/classifier.py": (["--epochs", "1"], ["results/classifier.json"]),
     "report/studies/pixels.py": ([], ["results/pixels.json"]),
-    "report/studies/samples.py": ([], ["results/samples.json"]),
+    "report/studies/samples.py": (["--draws", "2"], ["results/samples.json"]),
     "report/studies/binary.py": (["--images", "4"], ["results/binary.json"]),
     "report/studies/latents.py": ([], ["results/latents.json"]),
-    "report/studies/constants.py": (["--epochs", "0"], ["results/constants.json"]),
+    "report/studies/variants.py": (["--max-epochs", "0"], ["results/variants.json"]),
+    "report/studies/pixel_levels.py": (["--images", "4"], ["results/pixel-levels.json", "figures/pixel-levels.png"]),
     "report/studies/benchmark.py": (["--batches", "2"], ["results/benchmark.json"]),
     "report/studies/gaps.py": (["--images", "8"], ["results/gaps-inflated-k32.json"]),
     "report/studies/completions.py": (["--images", "11"], ["results/completions-inflated-k32.json"]),
@@ -219,5 +222,7 @@ def made(call):
     for script, (arguments, _) in COMMANDS.items():
         with contextlib.redirect_stdout(io.StringIO()) as out:
             call(script, "--dataset", "mnist5k", *arguments)
+            for config in LEARNED * (script == "task_2/train.py"):
+                call(*replace(config, max_epochs=0).command.split(), "--dataset", "mnist5k")
         said[script] = out.getvalue()
     return said

@@ -11,12 +11,14 @@ from common.vae import LEFT, VAE
 from report.studies import posterior
 from report.studies.classifier import frechet_distance, label_scores
 from report.studies.completions import failures, whole_score
+from report.studies.pixel_levels import calibration, predictor
 from report.studies.posterior import exact_elbo, moments, refined
+from report.studies.samples import fitted
 from task_3.interpolate import different_pairs
 
 import pytest
 import torch
-from conftest import GREY, linear_vae, small_vae
+from conftest import GREY, INDEPENDENT, linear_vae, small_vae
 from torch.distributions import LowRankMultivariateNormal, Normal, kl_divergence
 
 
@@ -27,7 +29,7 @@ def test_bits_per_dimension():
     }
 
 
-@pytest.mark.parametrize("name", GREY)
+@pytest.mark.parametrize("name", [name for name in GREY if name in INDEPENDENT])
 def test_grey_score_is_a_probability_of_the_levels(name, images):
     """When one pixel takes all of its levels in turn, the probabilities add up to those of the other pixels."""
     likelihood = LIKELIHOODS[name]()
@@ -76,6 +78,35 @@ def test_label_scores_of_clear_balanced_and_of_unclear_digits():
     assert label_scores(clear)["inception_score"] == pytest.approx(10)
     assert label_scores(torch.full((50, 10), 0.1))["inception_score"] == pytest.approx(1)
     assert label_scores(clear[:1])["entropy_together"] == pytest.approx(0)
+
+
+def test_calibration_is_the_mean_distance_over_bins():
+    predicted = torch.rand(200, 1, 28, 28)
+    told = calibration(predicted, torch.rand_like(predicted) < predicted)
+    assert told["mean"] < 0.01
+    assert 0 < told["se"] < 0.01
+    off = calibration(predicted, torch.rand_like(predicted) < predicted / 2)  # means of bins: 0.05, 0.15, ...
+    assert off["mean"] == pytest.approx(0.25, abs=0.01)
+    assert calibration(torch.zeros(5, 1, 28, 28), torch.ones(5, 1, 28, 28).bool())["mean"] == 1  # one bin has pixels
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_predictions_of_all_levels_of_a_pixel_sum_to_one(name, images):
+    predict = predictor(small_vae(name).requires_grad_(False), images)
+    every = torch.stack(predict(images[:2], [[level] for level in range(LEVELS)]))
+    torch.testing.assert_close(
+        every.sum(dim=0), torch.ones(2, 1, 28, 28).double(), atol=5e-3, rtol=0, check_dtype=False
+    )
+    black, ink = predict(images[:2], ([0], range(252, LEVELS)))
+    assert black.shape == ink.shape == (2, 1, 28, 28)
+
+
+def test_fitted_mixture_finds_groups_and_gains_over_one_gaussian():
+    centres = torch.randn(20, 2) * 4
+    z, z_val = ((centres[torch.randint(20, (n,))] + 0.1 * torch.randn(n, 2)) for n in (2000, 500))
+    mixture = fitted(z, z_val)
+    assert mixture.n_components >= 20
+    assert mixture.score(z_val.numpy()) > Normal(0, 4).log_prob(z_val).sum(1).mean().item() + 2
 
 
 def test_pairs_have_different_labels_and_no_image_twice():

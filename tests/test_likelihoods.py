@@ -5,12 +5,13 @@ import math
 from common.config import Config
 from common.grey_levels import LEVELS
 from common.inflated import log_sequence, log_ways
-from common.likelihoods import LIKELIHOODS, CategoricalLikelihood, Gaussian
+from common.likelihoods import LIKELIHOODS, CategoricalLikelihood, Gaussian, Neighbours
+from common.vae import LEFT
 
 import pytest
 import scipy.stats
 import torch
-from conftest import ALL, GREY
+from conftest import ALL, GREY, INDEPENDENT
 
 LEVEL = torch.linspace(0, 1, LEVELS)
 
@@ -103,7 +104,7 @@ def test_beta_binomial_against_scipy():
         torch.testing.assert_close(mine, torch.from_numpy(reference), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", GREY)
+@pytest.mark.parametrize("name", [name for name in GREY if name in INDEPENDENT])
 def test_masses_of_the_levels_or_bins_sum_to_one(name):
     likelihood = LIKELIHOODS[name]()
     p_x, x = all_levels(likelihood)
@@ -149,7 +150,7 @@ def test_extreme_outputs_give_finite_values_and_gradients(name, value):
     assert raw.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", INDEPENDENT)
 def test_samples_are_images_with_the_mean(name):
     likelihood = LIKELIHOODS[name]()
     raw = some_raw(likelihood, 1, scale=0.7, side=4).expand(20_000, -1, -1, -1)
@@ -163,7 +164,7 @@ def test_samples_are_images_with_the_mean(name):
     torch.testing.assert_close(x.mean(0), likelihood.mean(p_x)[0], atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("name", GREY)
+@pytest.mark.parametrize("name", [name for name in GREY if name in INDEPENDENT])
 def test_samples_have_the_frequencies_of_the_masses(name):
     likelihood = LIKELIHOODS[name]()
     raw = some_raw(likelihood, 1, scale=0.7, side=1)
@@ -193,8 +194,52 @@ def test_gaussian_floor_and_ceiling():
 def test_constants_have_the_same_default_here_and_in_the_settings():
     for name in ALL:
         own = Config(name).make_likelihood()
-        assert vars(own) == vars(LIKELIHOODS[name]())
+        mine, usual = ({k: v for k, v in vars(x).items() if k[0] != "_"} for x in (own, LIKELIHOODS[name]()))
+        assert mine == usual
     assert Config("gaussian", sigma_min=0.05).make_likelihood().sigma_min == 0.05
     assert Config("categorical", bins=16).make_likelihood().channels == Config("categorical").bins * 2
     assert Config("beta").eps == LIKELIHOODS["beta"]().eps
     assert Config("gaussian").sigma_min == LIKELIHOODS["gaussian"]().sigma_min
+
+
+@pytest.fixture
+def neighbours():
+    """With weights that matter."""
+    likelihood = Neighbours()
+    for parameter in likelihood.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return likelihood.requires_grad_(False)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1)])
+def test_neighbours_give_all_images_of_two_pixels_one_in_total(neighbours, shape):
+    x = torch.cartesian_prod(LEVEL, LEVEL).view(-1, 1, *shape)  # (65536, 1, ...)
+    raw = some_raw(neighbours, 1)[..., : shape[0], : shape[1]]
+    log_p = neighbours.log_mass(neighbours.p_x(raw.expand(len(x), -1, -1, -1)), x).sum(dim=(1, 2, 3))
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    drawn = neighbours.sample(neighbours.p_x(raw.expand(20_000, -1, -1, -1)))
+    for dark in (LEVEL < 0.3, LEVEL == 0):  # both pixels together: as often as the masses say
+        expected = log_p.exp().view(LEVELS, LEVELS)[dark][:, dark].sum().item()
+        assert (drawn <= LEVEL[dark].max()).flatten(1).all(dim=1).double().mean().item() == pytest.approx(
+            expected, abs=0.015
+        )
+
+
+def test_neighbours_see_no_later_pixel_but_earlier_ones(neighbours, images):
+    x = images[:1]
+    p_x = neighbours.p_x(some_raw(neighbours, 1))
+    before = neighbours.log_prob(p_x, x)[0, 0]
+    for row, column in ((0, 0), (27, 27), (5, 13), (14, 0)):
+        other = x.clone()
+        other[0, 0, row, column] = 1 - other[0, 0, row, column]
+        changed = {(c, r) for r, c in (neighbours.log_prob(p_x, other)[0, 0] != before).nonzero().tolist()}
+        beside = {(column + far, row + move) for far in (1, 2, 3) for move in range(-3, 4)}
+        below = {(column, row + move) for move in range(4)}  # and itself; no other pixel, and none before it
+        assert changed == {(c, r) for c, r in beside | below if c < 28 and 0 <= r < 28}
+    right_black = torch.where(LEFT, x, 0.0)
+    assert torch.equal(neighbours.log_prob(p_x, right_black)[..., :14], before[None, None, :, :14])
+
+
+def test_neighbours_have_no_mean(neighbours):
+    with pytest.raises(NotImplementedError):
+        neighbours.mean(neighbours.p_x(some_raw(neighbours, 1)))

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from common import runs
-from common.config import Config
+from common.config import LEARNED, Config
 from common.errors import CheckpointError, UserError
 from common.runs import Home, Source, fingerprint, load_checkpoint, read_json
 from common.training import evaluate, means
@@ -90,9 +90,9 @@ def test_pdf_is_built_and_has_all_headings(report):
 
 
 def test_missing_result_or_figure_breaks_the_build(report):
-    (report / "results" / "constants.json").unlink()
+    (report / "results" / "pixels.json").unlink()
     (report / "figures" / "beta-k32-curves.png").unlink()
-    refused(report, "constants.json is missing", "beta-k32-curves.png is missing")
+    refused(report, "pixels.json is missing", "beta-k32-curves.png is missing")
 
 
 def test_short_try_and_other_settings_break_the_build(report):
@@ -155,8 +155,9 @@ def test_all_makes_what_is_not_as_wanted_and_nothing_else(report, monkeypatch):
 
 
 def test_every_result_and_figure_of_the_report_has_a_step():
-    galleries = re.findall(r'gallery\("([^"]+)"', SOURCE)
-    shown = {f"{run}-{kind}.png" for run in galleries for kind in ("reconstructions", "samples")}
+    galleries = re.findall(r'(gallery|portrait)\("([^"]+)"', SOURCE)
+    shown = {f"{run}-{kind}.png" for _, run in galleries for kind in ("reconstructions", "samples")}
+    shown |= {f"{run}-curves.png" for layout, run in galleries if layout == "portrait"}
     shown |= {f"{name}.png" for name in re.findall(r'picture\("([^"]+)"', SOURCE)}
     shown |= {f"{name}.png" for name in re.findall(r'image\("figures/([^"]+)\.png"', SOURCE)}
     shown |= {f"{name}.json" for name in re.findall(r'results\("([^"]+)"\)', SOURCE)}
@@ -258,11 +259,17 @@ def test_results_in_the_readme_are_those_of_the_runs():
         pytest.skip("trainings of one's own have replaced results")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     models = read_json(TRUE_HOME.results / "comparison.json")["models"]
-    bits = [f"{models[name]['elbo']['mean']:.3f}" for name in ("categorical", "beta", "gaussian", "no latents")]
+    bits = [
+        f"{models[name]['elbo']['mean']:.3f}" for name in ("categorical-k32", "beta-k32", "gaussian-k32", "no latents")
+    ]
     assert f"Categorical, Beta, Gaussian, no latents | {', '.join(bits)}" in readme
-    assert f"**{models['inflated']['elbo']['mean']:.3f}** (zero/one-inflated)" in readme
-    history = read_json(TRUE_HOME.results / "bernoulli-k32.json")["history"]
-    assert f"**{max(row['val']['elbo'] for row in history):.2f}**" in readme
+    assert f"**{models['inflated-k32']['elbo']['mean']:.3f}** (zero/one-inflated)" in readme
+    assert f"**{models['neighbours-k32']['elbo']['mean']:.3f}** (neighbours)" in readme
+    both = read_json(TRUE_HOME.results / "samples.json")["models"][LEARNED[-1].run]["learned"]["bits"]["mean"]
+    assert f"**{both:.3f}** (and a learned p(Z))" in readme
+    for run in ("bernoulli-k32", LEARNED[0].run):
+        history = read_json(TRUE_HOME.results / f"{run}.json")["history"]
+        assert f"**{max(row['val']['elbo'] for row in history):.2f}**" in readme
     seconds = read_json(TRUE_HOME.results / "benchmark.json")["seconds_to_published_objective"]
     assert f"**{seconds:.0f} s**" in readme
 

@@ -1,14 +1,14 @@
 from common.evaluation import importance_bound, log_weights, own_score
 from common.likelihoods import LIKELIHOODS, Gaussian
 from common.training import evaluate
-from common.vae import VAE, elbo, start_from_marginals
+from common.vae import VAE, Mixture, elbo, start_from_marginals
 from task_4.inference import infer
 
 import pytest
 import torch
-from conftest import ALL, linear_vae, small_vae
+from conftest import ALL, SMALL, linear_vae, small_vae
 from torch import nn
-from torch.distributions import Normal
+from torch.distributions import LowRankMultivariateNormal, Normal, kl_divergence
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -17,7 +17,7 @@ def test_shapes_and_parts_of_the_elbo(name, images):
     estimate = elbo(vae, images, vae.q_z(images))
     assert all(part.shape == (10,) for part in estimate)
     torch.testing.assert_close(estimate.elbo, estimate.log_likelihood - estimate.kl)
-    assert (estimate.kl >= 0).all()
+    torch.testing.assert_close(estimate.kl, kl_divergence(vae.q_z(images), Normal(0, 1)).sum(1))
     assert vae.likelihood.show(vae.p_x(torch.randn(5, 3))).shape == (5, 1, 28, 28)
 
 
@@ -155,3 +155,49 @@ def test_the_categoricals_encoder_sees_the_bins(images):
     within = (vae.likelihood.observe(images) + 0.5) / vae.likelihood.channels  # other grey values of the same bins
     assert torch.equal(vae.q_z(images).mean, vae.q_z(within).mean)
     assert not torch.equal(vae.q_z(images).mean, vae.q_z(images.flip(0)).mean)
+
+
+def learned(vae, components):
+    """The same model with a mixture as p(Z)."""
+    vae.mixture = Mixture(components, vae.latent_dim)
+    vae.mixture.log_sigma.data.uniform_(-0.5, 0.3)
+    return vae
+
+
+def test_kl_to_a_mixture_is_what_its_one_sample_says(images):
+    vae = learned(small_vae("bernoulli"), 1)
+    vae.mixture.mu.data.zero_()
+    vae.mixture.log_sigma.data.zero_()  # of one component, N(0, I): the exact KL is known
+    q_z = vae.q_z(images)
+    sampled = torch.stack([elbo(vae, images, q_z).kl for _ in range(4000)]).mean(0)
+    torch.testing.assert_close(sampled, kl_divergence(q_z, Normal(0, 1)).sum(1), atol=0.1, rtol=0.02)
+    estimate = elbo(vae, images, q_z)
+    torch.testing.assert_close(estimate.elbo, estimate.log_likelihood - estimate.kl)
+
+
+def test_evidence_under_a_mixture_is_the_closed_form_of_a_linear_model():
+    vae, directions, _ = linear_vae(torch.tensor([3.0, 2.0]))
+    prior = learned(vae, 3).mixture
+    prior.logits.data = torch.tensor([0.0, 1.0, -1.0])
+    parts = LowRankMultivariateNormal(
+        0.5 + prior.mu @ directions.T, directions * prior.log_sigma.exp().unsqueeze(1), torch.full((3, 784), 0.09)
+    )
+    x = parts.sample().clamp(0, 1).view(3, 1, 28, 28)
+    each = parts.log_prob(x.flatten(1).unsqueeze(1)) + prior.logits.log_softmax(0)  # (3, 3)
+    variance = 1 / (1 + directions.square().sum(0) / 0.09)
+    q_z = Normal((x.flatten(1) - 0.5) @ directions / 0.09 * variance, 2 * variance.sqrt().expand(3, -1))
+    bound = importance_bound(log_weights(vae, x, q_z, 5000, own_score(vae.likelihood)), 5000)
+    torch.testing.assert_close(bound, each.logsumexp(1).detach(), atol=0.1, rtol=0)
+    assert vae.p_z.sample((7,)).shape == (7, 2)
+
+
+def test_a_learned_prior_goes_where_the_latents_are(images):
+    vae = VAE(LIKELIHOODS["bernoulli"](), **SMALL, components=4)
+    optimiser = torch.optim.Adam(vae.mixture.parameters(), lr=0.05)
+    q_z = Normal(torch.full((10, 3), 3.0), torch.full((10, 3), 0.1))
+    for _ in range(200):
+        optimiser.zero_grad()
+        (-elbo(vae, images, q_z).elbo.mean()).backward()
+        optimiser.step()
+    torch.testing.assert_close(vae.p_z.mean, torch.full((3,), 3.0), atol=0.2, rtol=0)
+    assert elbo(vae, images, q_z).kl.mean() < 1  # to N(0, I) it is 18

@@ -1,9 +1,10 @@
 """How much do new images look like MNIST's, and do they lack p(Z) or p(X|z)? A classifier judges 10,000 of each.
 
-z comes from N(0, I), as the sheet has it, from q(Z|x) of training images, or, since a model might only repeat these, of
-validation images; the decoder is the same. Writes report/results/samples.json: Frechet distance of the classifier's
-features to those of the test images, scores of the predicted labels, and the distance to the nearest training image;
-real validation images are the scale.
+z comes from p(Z); where that is N(0, I), also from a mixture of Gaussians that was fitted to q(Z|x) of training images
+when the model was done; from q(Z|x) of training images itself; and, since a model might only repeat these, of
+validation images. The decoder is the same. Writes report/results/samples.json: Frechet distance of the classifier's
+features to those of the test images, scores of the predicted labels, and the distance to the nearest training image,
+with real validation images as the scale; and what each learned p(Z) does to the ELBO, and to bits per dimension.
 """
 
 import sys
@@ -12,21 +13,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from common import cli
-from common.config import Config
-from common.evaluation import mean_and_se
-from common.likelihoods import LIKELIHOODS
+from common.config import CHOICES, LEARNED
+from common.evaluation import bits_per_dimension, elbo_by, grey_score, mean_and_se
 from common.runs import trained
+from common.training import evaluate
 from common.vae import VAE
 from report.studies.classifier import features, frechet_distance, label_probabilities, label_scores, load_classifier
 
 import torch
+from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
 
 NEAREST = 1000  # images whose nearest training image is looked for
+COMPONENTS = (10, 20, 40)  # of the mixtures that are tried
 
 
 @torch.no_grad()
@@ -47,20 +51,41 @@ def main() -> None:
         return {"frechet": mean_and_se(distances), "nearest": mean_and_se(nearest), **scores}
 
     results = {"images": n, "draws": options.draws, "real": judged([mnist.val.x] * 2), "models": {}}
-    for name in tqdm([name for name in LIKELIHOODS if Config(name).run in trained(source.home)], desc="models"):
-        vae = source.vae(Config(name).run, device)
+    for config in tqdm([config for config in CHOICES + LEARNED if config.run in trained(source.home)], desc="models"):
+        vae = source.vae(config.run, device)
+        torch.manual_seed(0)
         q_train, q_val = vae.q_z(mnist.train.spread(n).x), vae.q_z(mnist.val.x)
         places = {"prior": lambda p_z=vae.p_z: p_z.sample((n,)), "train": q_train.sample, "val": q_val.sample}
-        shown = {name: vae.likelihood.show}
+        found = results["models"][config.run] = {}
+        if config.components:
+            base = source.vae(replace(config, components=0).run, device)
+            gain = evaluate(vae, mnist.val.x).elbo - evaluate(base, mnist.val.x).elbo
+            found["learned"] = {"components": config.components, "elbo_gain": mean_and_se(gain)}
+            if vae.likelihood.grey_levels:
+                grey = elbo_by(vae, mnist.test.x, grey_score(vae.likelihood, mnist.train.x))
+                found["learned"] |= {"bits": mean_and_se(bits_per_dimension(grey.elbo))}
+        else:
+            z_val, mixture = q_val.sample(), fitted(vae.q_z(mnist.train.x).sample(), q_val.sample())
+            gain = torch.from_numpy(mixture.score_samples(z_val.cpu().numpy())) - vae.p_z.log_prob(z_val).cpu()
+            found["fitted_afterwards"] = {"components": mixture.n_components, "elbo_gain": mean_and_se(gain)}
+            places["fitted"] = lambda p_z=mixture: torch.from_numpy(p_z.sample(n)[0]).float().to(device)
+        found |= {place: judged(sets(vae, z, vae.likelihood.show, options.draws)) for place, z in places.items()}
         if vae.likelihood.shows == "means":
-            shown[f"{name}, samples"] = vae.likelihood.sample
-        for label, draw in shown.items():
-            torch.manual_seed(0)
-            results["models"][label] = {
-                place: judged([drawn(vae, sample(), draw) for _ in range(options.draws)])
-                for place, sample in places.items()
-            }
+            found["prior, samples"] = judged(sets(vae, places["prior"], vae.likelihood.sample, options.draws))
+            found["val, samples"] = judged(sets(vae, places["val"], vae.likelihood.sample, options.draws))
     source.save("samples", results)
+
+
+def fitted(z: Tensor, z_val: Tensor) -> GaussianMixture:
+    """Of mixtures fitted to z (N, K) the one that makes z_val (M, K) most probable."""
+    z, z_val = (part.double().cpu().numpy() for part in (z, z_val))
+    mixtures = [GaussianMixture(size, init_params="k-means++", random_state=0).fit(z) for size in COMPONENTS]
+    return max(mixtures, key=lambda mixture: mixture.score(z_val))
+
+
+def sets(vae: VAE, z: Callable[[], Tensor], draw: Callable[[Distribution], Tensor], count: int) -> list[Tensor]:
+    """So many sets of images, each from a new z() (N, K)."""
+    return [drawn(vae, z(), draw) for _ in range(count)]
 
 
 def drawn(vae: VAE, z: Tensor, draw: Callable[[Distribution], Tensor]) -> Tensor:

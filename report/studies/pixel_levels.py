@@ -1,0 +1,108 @@
+"""Which p(X|z) knows how grey a pixel is (Task 2e)? Its predictions of single pixels against what the pixels are.
+
+For each model z ~ q(Z|x) of each test image, and P(grey level) of each pixel, given z, and, where the model has them,
+the earlier pixels. Writes report/results/pixel-levels.json: the calibration, which is the mean distance of predicted
+and observed probability over ten bins of predictions, for black and for ink; and a figure of the predictions for
+two pixels of one image, an edge and an ink pixel.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from collections.abc import Callable, Iterable
+
+from common import cli
+from common.config import CHOICES
+from common.evaluation import grey_mass
+from common.figures import COLOURS, GREY, save_figure
+from common.grey_levels import LEVELS, level_of
+from common.runs import trained
+from common.vae import VAE
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+INK = range(252, LEVELS)  # the saturated levels
+BINS, BATCH, RESAMPLED = 10, 250, 100
+IMAGE, DRAWS = 0, 20  # of the figure: the test image, and the draws of z over which predictions are averaged
+PIXELS = {"edge": (17, 15, COLOURS[6]), "ink": (17, 16, COLOURS[9])}  # row, column, and colour of the frame
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--images", type=cli.count(2), default=1000, help="test images to measure (1000)")
+    options = parser.parse_args()
+    mnist, source, device = cli.prepare(options)
+    x, shown = mnist.test.spread(options.images).x, mnist.test.x[IMAGE : IMAGE + 1]
+    results, predicted = {"images": len(x), "bins": BINS, "draws": DRAWS, "models": {}}, {}
+    grey = [config for config in CHOICES if config.run in trained(source.home) and config.make_likelihood().grey_levels]
+    for config in tqdm(grey, desc="models"):
+        predict = predictor(source.vae(config.run, device), mnist.train.x)
+        p_black, p_ink = zip(*(predict(part, ([0], INK)) for part in x.split(BATCH)), strict=True)
+        results["models"][config.run] = {
+            "black": calibration(torch.cat(p_black), level_of(x) == 0),
+            "ink": calibration(torch.cat(p_ink), level_of(x) >= INK[0]),
+        }
+        every = predict(shown.expand(DRAWS, -1, -1, -1), [[level] for level in range(LEVELS)])
+        predicted[config.likelihood] = torch.stack(every).mean(dim=1)[:, 0]  # (256, 28, 28)
+    source.save("pixel-levels", results)
+    save_figure(drawn(shown[0, 0], predicted), "pixel-levels", source)
+
+
+def predictor(vae: VAE, x_train: Tensor) -> Callable[[Tensor, Iterable[Iterable[int]]], list[Tensor]]:
+    """A function of x (B, 1, 28, 28) and sets of levels: the probability of each set at each pixel of x, given
+    z ~ q(Z|x), and given the earlier pixels of x where the model's pixels depend on them."""
+    likelihood = vae.likelihood if vae.likelihood.independent else vae.likelihood.pixel
+    mass = grey_mass(likelihood, x_train)
+
+    def predict(x: Tensor, sets: Iterable[Iterable[int]]) -> list[Tensor]:
+        p_x = vae.p_x(vae.q_z(x).sample())
+        p_x = p_x if vae.likelihood.independent else p_x.given(x)
+        return [sum(mass(p_x, torch.full_like(x, v / (LEVELS - 1))).exp() for v in levels) for levels in sets]
+
+    return predict
+
+
+def calibration(predicted: Tensor, true: Tensor) -> dict[str, float]:
+    """Distance of mean prediction and share of true (N, 1, 28, 28), in the mean over bins of predictions; its error is
+    the spread over resampled images."""
+    n = len(true)
+    bins = (predicted * BINS).long().clamp(0, BINS - 1) + BINS * torch.arange(n, device=true.device).view(-1, 1, 1, 1)
+    excess, pixels = torch.zeros(2, n * BINS, dtype=torch.double, device=true.device)
+    excess.index_add_(0, bins.flatten(), (predicted.double() - true.double()).flatten())
+    pixels.index_add_(0, bins.flatten(), torch.ones_like(predicted, dtype=torch.double).flatten())
+    chosen = torch.randint(n, (RESAMPLED, n), device=true.device)
+    distances = [
+        (excess.view(n, BINS)[rows].sum(dim=0) / pixels.view(n, BINS)[rows].sum(dim=0)).abs().nanmean()  # no 0 / 0
+        for rows in [torch.arange(n), *chosen]
+    ]
+    return {"mean": distances[0].item(), "se": torch.stack(distances[1:]).std().item()}
+
+
+def drawn(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
+    """x (28, 28), and of each model P(level) at each of its pixels (256, 28, 28)."""
+    figure, (left, *panels) = plt.subplots(1, 1 + len(PIXELS), figsize=(6.5, 2.4), width_ratios=[1, 1.6, 1.6])
+    left.imshow(x.cpu().numpy(), **GREY)
+    left.axis("off")
+    for axis, (name, (row, column, colour)) in zip(panels, PIXELS.items(), strict=True):
+        left.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color=colour, lw=1.5))
+        for style, (model, levels) in zip(COLOURS[1:], predicted.items(), strict=False):
+            axis.plot(levels[:, row, column].cpu().numpy(), color=style, lw=1, label=model.capitalize())
+        level = int(level_of(x[row, column]))
+        axis.axvline(level, color="black", linestyle=":", lw=1, label="true level")
+        axis.set(yscale="log", ylim=(1e-5, 1.2), xlabel="grey level")
+        axis.set_title(f"{name}: true level {level}", color=colour)
+        axis.set_xticks([0, 64, 128, 192, 255])
+    panels[0].set_ylabel("P(grey level)")
+    panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+if __name__ == "__main__":
+    cli.main(main)

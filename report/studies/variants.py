@@ -1,0 +1,86 @@
+"""Are sigma_min, eps and k well chosen? Models that differ in one setting, each trained until its rule ends it.
+
+Writes report/results/variants.json: for each the ELBO of the validation images and its bits per dimension, latents in
+use, Frechet distance of new images to the validation images, and minutes. Interrupted, it goes on from there.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from dataclasses import replace
+from typing import Any
+
+from common import cli
+from common import evaluation as ev
+from common.config import TASK_1, Config
+from common.mnist import Mnist
+from common.runs import fingerprint, open_run, read_json
+from common.training import evaluate, train
+from common.vae import VAE
+from report.studies.classifier import features, frechet_distance, load_classifier
+from report.studies.latents import ACTIVE
+from report.studies.samples import drawn
+
+import torch
+from torch import Tensor
+
+CHOSEN = [Config(name) for name in ("gaussian", "beta", "categorical", "inflated")]
+VARIANTS = [Config("gaussian", sigma_min=0.05), Config("beta", eps=1e-6), Config("categorical", bins=16)]
+
+
+def main() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--max-epochs", type=cli.count(0), default=TASK_1.max_epochs, help="of each (%(default)s)")
+    options = parser.parse_args()
+    mnist, source, device = cli.prepare(options)
+    classifier, command, path = load_classifier(source, device), source.command, source.home.results / "variants.json"
+    real, rows = features(classifier, mnist.val.x), {}
+    for config in CHOSEN:
+        vae, trained = source.vae(config.run, device), source.results(config.run)
+        rows[config.run] = described(config, trained)
+        rows[config.run] |= measured(vae, mnist, classifier, real)
+    found = read_json(path)["rows"] if path.is_file() else {}
+    for done, config in enumerate(VARIANTS, 1):
+        run = config.run
+        if run not in found:
+            config = replace(config, max_epochs=options.max_epochs)
+            vae, found[run] = trained_variant(config, mnist, source.home.runs / run, device)
+            found[run] |= measured(vae, mnist, classifier, real)
+        rows[run] = found[run]
+        source.command = command if done == len(VARIANTS) else f"{command}, {done} of {len(VARIANTS)} variants"
+        source.save("variants", {"images": len(mnist.val.x), "active_above": ACTIVE, "rows": rows})
+
+
+def trained_variant(config: Config, mnist: Mnist, folder: Path, device: str) -> tuple[VAE, dict[str, Any]]:
+    """The model, trained from the folder's last complete epoch; it has no result of its own, but its fingerprint."""
+    with open_run(folder):
+        results, weights = train(config, mnist, folder, device)
+    vae = config.make_vae().to(device).eval()
+    vae.load_state_dict(weights)
+    return vae, described(config, results) | {"weights": fingerprint(weights)}
+
+
+def described(config: Config, results: dict[str, Any]) -> dict[str, Any]:
+    settings = {name: getattr(config, name) for name in ("likelihood", "latent_dim", "bins", "eps", "sigma_min")}
+    return {**settings, "seconds": results["seconds"], "epochs": len(results["history"]) - 1}
+
+
+@torch.no_grad()
+def measured(vae: VAE, mnist: Mnist, classifier: torch.nn.Module, real: Tensor) -> dict[str, Any]:
+    x, score = mnist.val.x, ev.grey_score(vae.likelihood, mnist.train.x)
+    torch.manual_seed(0)
+    grey = ev.elbo_by(vae, x, score)
+    bits = {"together": grey.elbo, "reconstruction": grey.log_likelihood, "kl": -grey.kl}
+    new = drawn(vae, vae.p_z.sample((len(x),)), vae.likelihood.show)
+    return {
+        "elbo": ev.mean_and_se(evaluate(vae, x).elbo),
+        "bits": {name: ev.mean_and_se(ev.bits_per_dimension(part)) for name, part in bits.items()},
+        "active_latents": int((ev.encode(vae, mnist.train.x).var(dim=0) > ACTIVE).sum()),
+        "frechet": frechet_distance(features(classifier, new), real),
+    }
+
+
+if __name__ == "__main__":
+    cli.main(main)
