@@ -54,36 +54,32 @@ def image_grid(images: Tensor, columns: int, titles: list[str] | None = None, wi
 
 
 def columns_grid(columns: list[Tensor], titles: list[str], width: float = 6.0) -> Figure:
-    """Each of columns (N, 1, 28, 28) as a column of image_grid: a row shows what belongs together."""
-    return image_grid(torch.stack(columns, dim=1).flatten(0, 1), len(columns), titles, width)
+    """A row has the i-th image of each of columns (N, 1, 28, 28), or of several i where there are more titles."""
+    return image_grid(torch.stack(columns, dim=1).flatten(0, 1), len(titles), titles, width)
 
 
 def pairs_grid(x: Tensor, x_new: Tensor, name: str = "x'") -> Figure:
     """32 images, each with its reconstruction (name) at its right, in 8 rows of 4 pairs; both (32, 1, 28, 28)."""
-    pairs = torch.stack([x, x_new], dim=1).flatten(0, 1)  # (64, 1, 28, 28): x_1, x'_1, x_2, x'_2, ...
-    return image_grid(pairs, columns=8, titles=["x", name] * 4, width=4.2)  # half a page: heads stay readable
+    return columns_grid([x, x_new], ["x", name] * 4, width=4.2)  # half a page: heads stay readable
 
 
 def elbo_curves(results: dict[str, Any], name: str = "ELBO") -> Figure:
     """Training and validation ELBO of a finished run (report/results/<run>.json) by epoch: all epochs, and those after
     the steep beginning, enlarged."""
     history, best = results["history"], results["best_epoch"]
-    figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.6))
+    rates = [row["learning_rate"] for row in history]
+    drops = [epoch for epoch in range(1, len(rates) - 1) if rates[epoch + 1] != rates[epoch]]
     late = max(1, len(history) // 6)
-    for axis, rows in ((axes[0], history), (axes[1], history[late:])):
-        epochs = [row["epoch"] for row in rows]
+    figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.6))
+    for axis, rows, title in ((axes[0], history, "all epochs"), (axes[1], history[late:], f"from epoch {late}")):
         for part, colour, text in (("train", COLOURS[1], "training"), ("val", COLOURS[4], "validation")):
             label = f"{text} ({results['images'][part]:,} images)"
-            axis.plot(epochs, [row[part]["elbo"] for row in rows], color=colour, label=label)
+            axis.plot([row["epoch"] for row in rows], [row[part]["elbo"] for row in rows], color=colour, label=label)
         axis.axvline(best, color="grey", linestyle=":", label=f"best epoch: {best}")
-        rates = [row["learning_rate"] for row in history]
-        drops = [epoch for epoch in range(1, len(rates) - 1) if rates[epoch + 1] != rates[epoch]]
         for epoch in drops:
             axis.axvline(epoch, color=COLOURS[2], lw=0.8, label="learning rate falls" if epoch == drops[0] else None)
-        axis.set(xlabel="epoch", ylabel=f"{name} / nats")
+        axis.set(xlabel="epoch", ylabel=f"{name} / nats", title=title)
         axis.grid(alpha=0.3)
-    axes[0].set_title("all epochs")
-    axes[1].set_title(f"from epoch {late}")
     axes[0].legend(loc="lower right")  # below the plateau, where no curve is
     return figure
 

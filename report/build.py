@@ -182,12 +182,10 @@ def build_zip(target: Path = REPORT / "submission.zip") -> Path:
 
     def fill(file: Any) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in CODE:
-                paths = sorted((ROOT / name).rglob("*")) if (ROOT / name).is_dir() else [ROOT / name]
-                for path in paths:
-                    hidden = any(part.startswith((".", "__")) for part in path.relative_to(ROOT).parts[:-1])
-                    if path.is_file() and not hidden and path.suffix not in (".zip", ".pdf", ".tmp"):
-                        archive.write(path, path.relative_to(ROOT))
+            for path in [path for name in CODE for path in [ROOT / name, *sorted((ROOT / name).rglob("*"))]]:
+                hidden = any(part.startswith((".", "__")) for part in path.relative_to(ROOT).parts[:-1])
+                if path.is_file() and not hidden and path.suffix not in (".zip", ".pdf", ".tmp"):
+                    archive.write(path, path.relative_to(ROOT))
             for path in sorted(PLACE.shipped.glob("*.pt")):
                 archive.write(find_model(PLACE, path.stem), path.relative_to(ROOT))
 

@@ -8,6 +8,7 @@ from common.vae import VAE, check_pixels, elbo
 import torch
 from torch import Tensor
 from torch.distributions import Normal
+from torch.optim import Adam
 
 WINDOW = 50  # steps over which the one-sample ELBO is averaged, since a single draw says little
 EARLY = 3  # windows after which the starts of an image are compared, and the best go on
@@ -26,6 +27,9 @@ class Psi(NamedTuple):
 
     def q_z(self) -> Normal:
         return Normal(self.mean, self.log_sigma.exp())
+
+    def of(self, rows: Tensor | slice) -> "Psi":
+        return Psi(self.mean[rows], self.log_sigma[rows])
 
 
 class Inferred(NamedTuple):
@@ -53,15 +57,14 @@ def infer(
     its objective sees and by stream: so an image takes the same path alone and in company, and nothing of x_R enters.
     """
     check_pixels(x)
-    n, k, near = len(x), vae.latent_dim, isinstance(starts, Psi)
-    count = starts.mean.shape[1] if near else starts
+    near = isinstance(starts, Psi)
+    n, k, count = len(x), vae.latent_dim, starts.mean.shape[1] if near else starts
     seen = x if mask is None else torch.where(mask, x, 0.0)
     generators = [generator_of(image, start, stream) for image in seen.cpu() for start in range(count)]
     mean = torch.stack([torch.randn(k, generator=generator) for generator in generators]).to(x.device)
     mean[::count] = 0.0  # the first of each image
-    begin = Psi(*(part.flatten(0, 1) for part in starts)) if near else Psi(mean, torch.zeros_like(mean))
-    psi = Psi(*(part.clone().requires_grad_() for part in begin))
-    optimiser = torch.optim.Adam(psi, lr=NEAR_RATE if near else LEARNING_RATE)
+    psi = Psi(*(part.flatten(0, 1).clone() for part in starts)) if near else Psi(mean, torch.zeros_like(mean))
+    optimiser = Adam([part.requires_grad_() for part in psi], lr=NEAR_RATE if near else LEARNING_RATE)
 
     ends = x.new_full((n * count, 2 * k + 2), -torch.inf)  # mean, log sigma, average objective, steps
     going = torch.arange(n * count, device=x.device)  # the optimisations that go on; for each of them:
@@ -70,7 +73,7 @@ def infer(
     sums = torch.zeros_like(ends[:, :-1])  # over the best window and those since: with little of a single step's noise
     for window in range(1, MAX_WINDOWS + 1):
         noise = torch.stack([torch.randn(WINDOW, k, generator=generators[i]) for i in going.tolist()], dim=1)
-        path = ascend(vae, x[going // count], mask, psi, optimiser, noise.to(x.device), WINDOW * (window - 1))
+        path = ascend(vae, x[going // count], mask, psi, going, optimiser, noise.to(x.device), WINDOW * (window - 1))
         better = path[:, -1] > best  # (M,)
         best, waited = torch.where(better, path[:, -1], best), torch.where(better, 0, waited + 1)
         sums = torch.where(better.unsqueeze(1), path, sums + path)
@@ -82,8 +85,7 @@ def infer(
         if not stays.any():
             break
         going, best, waited, sums = (part[stays] for part in (going, best, waited, sums))
-        psi = shortened(optimiser, psi, stays)
-    kept = [ends[rows] for rows in ranked(ends[:, -2], count)[:keep]]
+    kept = ends[ranked(ends[:, -2], count)[:keep]]  # (keep, N, 2 K + 2)
     return [Inferred(Psi(end[:, :k], end[:, k:-2]), end[:, -2], end[:, -1]) for end in kept]
 
 
@@ -99,27 +101,16 @@ def generator_of(seen: Tensor, start: int, stream: int) -> torch.Generator:
 
 
 def ascend(
-    vae: VAE, x: Tensor, mask: Tensor | None, psi: Psi, optimiser: torch.optim.Adam, noise: Tensor, step: int
+    vae: VAE, x: Tensor, mask: Tensor | None, psi: Psi, rows: Tensor | slice, optimiser: Adam, noise: Tensor, step: int
 ) -> Tensor:
-    """A step of ascent for each of noise (WINDOW, M, K); the sums over them of mean, log sigma and objective of each
-    optimisation, (M, 2 K + 1)."""
+    """A step in M rows of psi for each of noise (., M, K); sums of mean, log sigma and objective, (M, 2 K + 1)."""
     sums = 0
-    for number, epsilon in enumerate(noise):
-        optimiser.param_groups[0]["lr"] = optimiser.defaults["lr"] / (1 + (step + number) / HALF_TIME)
-        q_z = psi.q_z()
+    for now, epsilon in enumerate(noise, step):
+        optimiser.param_groups[0]["lr"] = optimiser.defaults["lr"] / (1 + now / HALF_TIME)
+        q_z = psi.of(rows).q_z()
         estimate = elbo(vae, x, q_z, mask, z=q_z.mean + q_z.stddev * epsilon).elbo  # one sample, reparameterised
         optimiser.zero_grad()
         (-estimate.sum()).backward()
-        optimiser.step()
-        sums = sums + torch.cat([*psi, estimate.unsqueeze(1)], dim=1).detach()
+        optimiser.step()  # the other rows, which have ended, may drift
+        sums = sums + torch.cat([*psi.of(rows), estimate.unsqueeze(1)], dim=1).detach()
     return sums
-
-
-def shortened(optimiser: torch.optim.Adam, psi: Psi, rows: Tensor) -> Psi:
-    """Only these rows of Psi, in the optimiser and its moments, too."""
-    kept = Psi(*(parameter.detach()[rows].requires_grad_() for parameter in psi))
-    for i, (old, new) in enumerate(zip(psi, kept, strict=True)):
-        moments = optimiser.state.pop(old)
-        optimiser.state[new] = {name: m[rows] if m.dim() else m for name, m in moments.items()}
-        optimiser.param_groups[0]["params"][i] = new
-    return kept

@@ -70,7 +70,7 @@ def followed(vae: VAE, x: Tensor, windows: int) -> Tensor:
     path = []
     for window in trange(windows, desc="windows"):
         noise = torch.stack([torch.randn(WINDOW, vae.latent_dim, generator=one) for one in generators], dim=1)
-        path.append(ascend(vae, x, None, psi, optimiser, noise.to(x.device), WINDOW * window) / WINDOW)
+        path.append(ascend(vae, x, None, psi, slice(None), optimiser, noise.to(x.device), WINDOW * window) / WINDOW)
     return torch.stack(path)
 
 
