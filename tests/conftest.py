@@ -1,7 +1,8 @@
 """Small data, small models, and folders of their own: no test needs MNIST, the network or a clock."""
 
-import os
-import signal
+import contextlib
+import io
+import runpy
 import sys
 import warnings
 import zipfile
@@ -142,43 +143,32 @@ def project(tmp_path_factory):
     return folder
 
 
-class Caller:
-    """Runs scripts of the unpacked submission in this process, which saves imports, with warnings as errors."""
-
-    def __init__(self, project):
-        self.project = project
-
-    def __call__(self, script, *arguments):
-        import runpy
-
-        ours = ("common", "task_1", "task_2", "task_3", "task_4", "report")
-        before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in ours}
-        for name in before:
-            del sys.modules[name]
-        path, argv, handler, there = sys.path[:], sys.argv, signal.getsignal(signal.SIGTERM), os.getcwd()
-        sys.path[:] = [entry for entry in path if Path(entry or ".").resolve() != ROOT]
-        sys.argv = [str(self.project / script), *arguments]
-        os.chdir(self.project.parent)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                runpy.run_path(sys.argv[0], run_name="__main__")
-        except SystemExit as error:
-            if error.code == 130:  # Ctrl-C is meant for the tests
-                raise KeyboardInterrupt from error
-            raise
-        finally:
-            for name in [name for name in sys.modules if name.split(".")[0] in ours]:
-                del sys.modules[name]
-            sys.modules.update(before)
-            sys.path[:], sys.argv = path, argv
-            signal.signal(signal.SIGTERM, handler)
-            os.chdir(there)
-
-
 @pytest.fixture(scope="session")
 def call(project):
-    return Caller(project)
+    """Runs scripts of the unpacked submission in this process, which saves imports, with warnings as errors."""
+
+    def ours():
+        folders = ("common", "task_1", "task_2", "task_3", "task_4", "report")
+        return [name for name in sys.modules if name.split(".")[0] in folders]
+
+    def call(script, *arguments):
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="error"):
+            for name in ours():
+                patch.delitem(sys.modules, name)
+            patch.setattr(sys, "path", [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT])
+            patch.setattr(sys, "argv", [str(project / script), *arguments])
+            patch.chdir(project.parent)
+            try:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            except SystemExit as error:
+                if error.code == 130:  # Ctrl-C is meant for the tests
+                    raise KeyboardInterrupt from error
+                raise
+            finally:
+                for name in ours():
+                    del sys.modules[name]
+
+    return call
 
 
 # every script with small ordinary arguments, in an order in which each finds what it needs; and what it writes
@@ -215,9 +205,6 @@ COMMANDS = {
 @pytest.fixture(scope="session")
 def made(call):
     """The unpacked submission after all its scripts have run, on the stand-in; and what each said."""
-    import contextlib
-    import io
-
     said = {}
     for script, (arguments, _) in COMMANDS.items():
         with contextlib.redirect_stdout(io.StringIO()) as out:

@@ -96,12 +96,12 @@ def main() -> None:
     textbook, own, values = [textbook_epoch(net, train, val, options.batches)], [], []
     start_from_marginals(vae, mnist.train.x)
     while not values or (values[-1] < PUBLISHED_OBJECTIVE and not options.batches):
-        times = [time.perf_counter()]
+        started = time.perf_counter()
         train_epoch(vae, average, optimiser, mnist.train.x, config)
-        times.append(time.perf_counter())
+        trained = time.perf_counter()
         evaluate(average.module, mnist.train.x)
         values.append(evaluate(average.module, mnist.val.x).elbo.double().mean().item())
-        own.append((times[1] - times[0], time.perf_counter() - times[1]))
+        own.append((trained - started, time.perf_counter() - trained))
     textbook.append(textbook_epoch(net, train, val, options.batches))  # before and after, since machines are noisy
     training, evaluation = (sum(part) / len(own) for part in zip(*own, strict=True))
     flops = flops_per_image(vae, mnist.train.x[:128])

@@ -126,8 +126,8 @@ def main() -> None:
             save_checkpoint(source.home.runs / name / "model.pt", {"weights": net.state_dict()})
         source.weights[name] = fingerprint(net.state_dict())
         results[name] = {}
-        for part, data in (("val", mnist.val), ("test", mnist.test)):
-            right = label_probabilities(net, torch.where(mask, data.x, 0.0)).argmax(1) == data.y
+        for part, (x, y) in (("val", mnist.val), ("test", mnist.test)):
+            right = label_probabilities(net, torch.where(mask, x, 0.0)).argmax(1) == y
             results[name][f"{part}_accuracy"] = right.double().mean().item()
     source.save("classifier", results)
 

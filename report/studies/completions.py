@@ -9,7 +9,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-
 from common import cli
 from common.annealing import CHAINS, TEMPERATURES, Draws, anneal, log_joint
 from common.config import FAVOURITE
@@ -24,7 +23,7 @@ from task_4.inference import infer
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Normal
+from torch.distributions import Bernoulli, Normal
 from tqdm import tqdm
 
 ROWS, SHOWN, BLOCK = 8, 4, 50  # of the figure; completions in it; images at a time
@@ -87,12 +86,8 @@ def right_nats(pi: Tensor, x: Tensor) -> Tensor:
 
 def whole_score(likelihood: Likelihood) -> Score:
     """log p(x_L|z) on the model's own scale, plus that of x_R as soft targets under E[X|z]."""
-    left_score = own_score(likelihood, LEFT)
-
-    def of(p_x: Distribution, x: Tensor) -> Tensor:
-        return left_score(p_x, x) - right_nats(likelihood.mean(p_x), x)
-
-    return of
+    left = own_score(likelihood, LEFT)
+    return lambda p_x, x: left(p_x, x) - right_nats(likelihood.mean(p_x), x)
 
 
 def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:

@@ -62,9 +62,7 @@ def measured(vae: VAE, x: Tensor) -> dict[str, object]:
         "gap": with_streams(gap),
         "between_streams": psi.std(dim=0).mean().item(),
         "encoder_better": (gap < 0).double().mean().item(),
-        "encoder_better_by_two_errors": [
-            (row < -2 * e).double().mean().item() for row, e in zip(gap, error, strict=True)
-        ],
+        "encoder_better_by_two_errors": (gap < -2 * error).double().mean(dim=1).tolist(),
         "steps": steps.mean().item(),
         "capped": int(capped.sum()),
         "optimisations": capped.numel(),
