@@ -1,5 +1,8 @@
 """Small data, small models, and folders of their own: no test needs MNIST, the network or a clock."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models: threads would only wait for each other
 import contextlib
 import io
 import runpy
