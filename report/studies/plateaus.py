@@ -36,11 +36,10 @@ def first_plateaus(results: dict[str, Any], config: Config) -> dict[str, int | N
     rows = [row for row in results["history"] if row["learning_rate"] == config.learning_rate]
     elbo, n = [row["val"]["elbo"] for row in rows], config.patience
     ends = range(n, len(rows))
-    enough = {
-        "images": [sum(row["rose"]["share"] for row in rows[end - n + 1 : end + 1]) / n >= IMAGES for end in ends],
-        "bits": [(elbo[end] - elbo[end - n]) / (784 * math.log(2)) >= BITS for end in ends],
-    }
-    found = {name: n + each.index(False) if False in each else None for name, each in enough.items()}
+    images = [sum(row["rose"]["share"] for row in rows[end - n + 1 : end + 1]) / n >= IMAGES for end in ends]
+    bits = [(elbo[end] - elbo[end - n]) / (784 * math.log(2)) >= BITS for end in ends]
+    rules = {"images": images, "bits": bits}
+    found = {name: n + enough.index(False) if False in enough else None for name, enough in rules.items()}
     return {"rise": len(rows) - 1, **found}
 
 
