@@ -41,9 +41,8 @@ def draw_plane(vae: VAE) -> Figure:
     axis.imshow(make_grid(mean_images(vae, z).cpu(), SIDE, padding=0)[0].numpy(), **GREY)
     cells = [0, 4, 8, 12, SIDE - 1]
     centres = [28 * cell + 13.5 for cell in cells]
-    axis.set(xticks=centres, xticklabels=[f"{quantiles[cell]:.1f}" for cell in cells])
-    axis.set(yticks=centres, yticklabels=[f"{-quantiles[cell]:.1f}" for cell in cells])
-    axis.set(xlabel="$z_1$", ylabel="$z_2$")
+    axis.set(xlabel="$z_1$", xticks=centres, xticklabels=[f"{quantiles[cell]:.1f}" for cell in cells])
+    axis.set(ylabel="$z_2$", yticks=centres, yticklabels=[f"{-quantiles[cell]:.1f}" for cell in cells])
     return figure
 
 

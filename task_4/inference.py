@@ -28,9 +28,6 @@ class Psi(NamedTuple):
     def q_z(self) -> Normal:
         return Normal(self.mean, self.log_sigma.exp())
 
-    def of(self, rows: Tensor | slice) -> "Psi":
-        return Psi(self.mean[rows], self.log_sigma[rows])
-
 
 class Inferred(NamedTuple):
     """Psi*, the average objective at its end (N,), and the steps taken (N,)."""
@@ -107,10 +104,10 @@ def ascend(
     sums = 0
     for now, epsilon in enumerate(noise, step):
         optimiser.param_groups[0]["lr"] = optimiser.defaults["lr"] / (1 + now / HALF_TIME)
-        q_z = psi.of(rows).q_z()
+        q_z = Psi(*(part[rows] for part in psi)).q_z()
         estimate = elbo(vae, x, q_z, mask, z=q_z.mean + q_z.stddev * epsilon).elbo  # one sample, reparameterised
         optimiser.zero_grad()
         (-estimate.sum()).backward()
         optimiser.step()  # the other rows, which have ended, may drift
-        sums = sums + torch.cat([*psi.of(rows), estimate.unsqueeze(1)], dim=1).detach()
+        sums = sums + torch.cat([*(part[rows] for part in psi), estimate.unsqueeze(1)], dim=1).detach()
     return sums
