@@ -7,6 +7,7 @@ from common.annealing import Draws, anneal, log_joint
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS
 from common.mnist import Split
+from common.runs import Source
 from common.vae import LEFT, VAE
 from report.studies import posterior
 from report.studies.classifier import frechet_distance, label_scores
@@ -14,6 +15,7 @@ from report.studies.completions import failures, whole_score
 from report.studies.pixel_levels import calibration, predictor
 from report.studies.posterior import exact_elbo, moments, refined
 from report.studies.samples import fitted
+from report.studies.variants import rows_so_far
 from task_3.interpolate import different_pairs
 
 import pytest
@@ -107,6 +109,21 @@ def test_fitted_mixture_finds_groups_and_gains_over_one_gaussian():
     mixture = fitted(z, z_val)
     assert mixture.n_components >= 20
     assert mixture.score(z_val.numpy()) > Normal(0, 4).log_prob(z_val).sum(1).mean().item() + 2
+
+
+def test_variants_go_on_from_rows_of_the_same_command_and_classifier_alone(source):
+    source.weights["classifier"] = "a"
+    assert rows_so_far(source) == {}
+    Source("mnist", source.command).save("variants", {"rows": {"x": 1}})
+    assert rows_so_far(source) == {}  # judged by no classifier
+    source.command += ", 1 of 3 variants"
+    source.save("variants", {"rows": {"x": 1}})
+    source.command = source.command.split(",")[0]
+    assert rows_so_far(source) == {"x": 1}
+    source.weights["classifier"] = "b"
+    assert rows_so_far(source) == {}
+    source.weights["classifier"], source.command = "a", source.command + " --max-epochs 1"
+    assert rows_so_far(source) == {}
 
 
 def test_pairs_have_different_labels_and_no_image_twice():

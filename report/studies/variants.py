@@ -17,7 +17,7 @@ from common import cli
 from common import evaluation as ev
 from common.config import TASK_1, Config
 from common.mnist import Mnist
-from common.runs import fingerprint, open_run, read_json
+from common.runs import Source, fingerprint, open_run, read_json
 from common.training import evaluate, train
 from common.vae import VAE
 from report.studies.classifier import features, frechet_distance, load_classifier
@@ -36,13 +36,12 @@ def main() -> None:
     parser.add_argument("--max-epochs", type=cli.count(0), default=TASK_1.max_epochs, help="of each (%(default)s)")
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
-    classifier, command, path = load_classifier(source, device), source.command, source.home.results / "variants.json"
-    real, rows = features(classifier, mnist.val.x), {}
+    classifier, command = load_classifier(source, device), source.command
+    found, real, rows = rows_so_far(source), features(classifier, mnist.val.x), {}
     for config in CHOSEN:
         vae, trained = source.vae(config.run, device), source.results(config.run)
         rows[config.run] = described(config, trained)
         rows[config.run] |= measured(vae, mnist, classifier, real)
-    found = read_json(path)["rows"] if path.is_file() else {}
     for done, config in enumerate(VARIANTS, 1):
         run = config.run
         if run not in found:
@@ -52,6 +51,15 @@ def main() -> None:
         rows[run] = found[run]
         source.command = command if done == len(VARIANTS) else f"{command}, {done} of {len(VARIANTS)} variants"
         source.save("variants", {"images": len(mnist.val.x), "active_above": ACTIVE, "rows": rows})
+
+
+def rows_so_far(source: Source) -> dict[str, Any]:
+    """The rows that the same command, interrupted, has left, if the same classifier judged them."""
+    path = source.home.results / "variants.json"
+    before = read_json(path) if path.is_file() else {"source": {"command": "", "weights": {}}}
+    same = before["source"]["command"].split(",")[0] == source.command
+    judge = before["source"]["weights"].get("classifier") == source.weights["classifier"]
+    return before["rows"] if same and judge else {}
 
 
 def trained_variant(config: Config, mnist: Mnist, folder: Path, device: str) -> tuple[VAE, dict[str, Any]]:
