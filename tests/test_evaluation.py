@@ -106,8 +106,9 @@ def test_predictions_of_all_levels_of_a_pixel_sum_to_one(name, images):
 def test_fitted_mixture_finds_groups_and_gains_over_one_gaussian():
     centres = torch.randn(20, 2) * 4
     z, z_val = ((centres[torch.randint(20, (n,))] + 0.1 * torch.randn(n, 2)) for n in (2000, 500))
-    mixture = fitted(z, z_val)
-    assert mixture.n_components >= 20
+    mixture = fitted(z, z_val, [2, 20])
+    assert mixture.n_components == 20
+    assert (mixture.sample(5)[0] != mixture.sample(5)[0]).all()  # a new set is new
     assert mixture.score(z_val.numpy()) > Normal(0, 4).log_prob(z_val).sum(1).mean().item() + 2
 
 

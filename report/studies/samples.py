@@ -24,19 +24,20 @@ from common.vae import VAE
 from report.studies.classifier import features, frechet_distance, label_probabilities, label_scores, load_classifier
 
 import torch
+from numpy.random import RandomState
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
 
 NEAREST = 1000  # images whose nearest training image is looked for
-COMPONENTS = (10, 20, 40)  # of the mixtures that are tried
 
 
 @torch.no_grad()
 def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--draws", type=cli.count(2), default=5, help="sets of 10,000 images, for the errors (5)")
+    parser.add_argument("--components", type=cli.count(1), nargs="+", default=[10, 20, 40], help="of fitted mixtures")
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
     classifier = load_classifier(source, device)
@@ -65,7 +66,7 @@ def main() -> None:
                 grey = elbo_by(vae, mnist.test.x, grey_score(vae.likelihood, mnist.train.x))
                 found["learned"] |= {"bits": mean_and_se(bits_per_dimension(grey.elbo))}
         else:
-            z_val, mixture = q_val.sample(), fitted(vae.q_z(mnist.train.x).sample(), q_val.sample())
+            z_val, mixture = q_val.sample(), fitted(vae.q_z(mnist.train.x).sample(), q_val.sample(), options.components)
             gain = torch.from_numpy(mixture.score_samples(z_val.cpu().numpy())) - vae.p_z.log_prob(z_val).cpu()
             found["fitted_afterwards"] = {"components": mixture.n_components, "elbo_gain": mean_and_se(gain)}
             places["fitted"] = lambda p_z=mixture: torch.from_numpy(p_z.sample(n)[0]).float().to(device)
@@ -76,10 +77,11 @@ def main() -> None:
     source.save("samples", results)
 
 
-def fitted(z: Tensor, z_val: Tensor) -> GaussianMixture:
-    """Of mixtures fitted to z (N, K) the one that makes z_val (M, K) most probable."""
+def fitted(z: Tensor, z_val: Tensor, sizes: list[int]) -> GaussianMixture:
+    """Of mixtures of such sizes fitted to z (N, K) the one that makes z_val (M, K) most probable."""
     z, z_val = (part.double().cpu().numpy() for part in (z, z_val))
-    mixtures = [GaussianMixture(size, init_params="k-means++", random_state=0).fit(z) for size in COMPONENTS]
+    # with a generator and not a number as random_state, since a number would give the same draws at each call of sample
+    mixtures = [GaussianMixture(size, init_params="k-means++", random_state=RandomState(0)).fit(z) for size in sizes]
     return max(mixtures, key=lambda mixture: mixture.score(z_val))
 
 
