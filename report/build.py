@@ -75,7 +75,7 @@ ANSWERS = [
 WORST, PLANE = "worst-completions", f"--run {TASK_3.run}"
 # images of the two studies of Task 4, and the minutes of each
 GAPS = ((FAVOURITE.run, "", 5), (BERNOULLI.run, " --images 1000", 7))
-COMPLETIONS = ((FAVOURITE.run, "", 9), (BERNOULLI.run, " --images 500", 12))
+COMPLETIONS = ((FAVOURITE.run, "", 9), (BERNOULLI.run, " --images 1000", 24))
 STUDIES = [
     *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
     step(0.1, "report/studies/plateaus.py", "plateaus.json"),
@@ -90,7 +90,7 @@ STUDIES = [
     step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary.json"),
     step(2, "report/studies/latents.py", "latents.json"),
     step(3, f"report/studies/stopping.py --run {BERNOULLI.run}", "stopping.json", f"{BERNOULLI.run}-stopping.png"),
-    step(5, f"report/studies/posterior.py {PLANE} --images 400", "posterior.json", f"{TASK_3.run}-posterior.png"),
+    step(12, f"report/studies/posterior.py {PLANE}", "posterior.json", f"{TASK_3.run}-posterior.png"),
     *(step(t, f"report/studies/gaps.py --run {run}{options}", f"gaps-{run}.json") for run, options, t in GAPS),
     *(
         step(t, f"report/studies/completions.py --run {run}{options}", f"completions-{run}.json", f"{run}-{WORST}.png")

@@ -1,4 +1,4 @@
-"""How fast is training on the CPU, beside the textbook way and the machine's limit? All of it in this one run.
+"""How fast is training on the CPU, beside the textbook way? Both in this one run.
 
 The textbook way: a DataLoader over torchvision's MNIST with ToTensor, convolutions of 32, 64 and 128 channels and their
 transposes, Adam at 1e-3, batches of 128. Its published run is extrapolated from the epochs measured here; ours trains
@@ -17,13 +17,12 @@ from common import cli
 from common.config import Config
 from common.mnist import Split
 from common.training import evaluate, make_learner, train_epoch
-from common.vae import VAE, elbo, start_from_marginals
+from common.vae import start_from_marginals
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
@@ -70,21 +69,6 @@ def textbook_epoch(net: Textbook, train: DataLoader, val: DataLoader, batches: i
     return time.perf_counter() - started
 
 
-def flops_per_image(vae: VAE, x: Tensor) -> float:
-    with FlopCounterMode(display=False) as counter:
-        elbo(vae, x, vae.q_z(x)).elbo.mean().backward()
-    return counter.get_total_flops() / len(x)
-
-
-def matrix_product_gflops(size: int = 2048, repeats: int = 20) -> float:
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    a @ b
-    started = time.perf_counter()
-    for _ in range(repeats):
-        a @ b
-    return repeats * 2 * size**3 / (time.perf_counter() - started) / 1e9
-
-
 def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--batches", type=cli.count(1), help="a quick try: so many of the textbook way, and one epoch")
@@ -93,37 +77,27 @@ def main() -> None:
     net, train, val = Textbook(), textbook_loader(mnist.train, shuffle=True), textbook_loader(mnist.val, shuffle=False)
     config = Config("bernoulli", epoch_images=1)  # one pass, whatever the data set
     vae, average, optimiser = make_learner(config)
-    textbook, own, values = [textbook_epoch(net, train, val, options.batches)], [], []
+    textbook, seconds, values = [textbook_epoch(net, train, val, options.batches)], [], []
     start_from_marginals(vae, mnist.train.x)
     while not values or (values[-1] < PUBLISHED_OBJECTIVE and not options.batches):
         started = time.perf_counter()
         train_epoch(vae, average, optimiser, mnist.train.x, config)
-        trained = time.perf_counter()
         evaluate(average.module, mnist.train.x)
         values.append(evaluate(average.module, mnist.val.x).elbo.double().mean().item())
-        own.append((trained - started, time.perf_counter() - trained))
+        seconds.append(time.perf_counter() - started)
     textbook.append(textbook_epoch(net, train, val, options.batches))  # before and after, since machines are noisy
-    training, evaluation = (sum(part) / len(own) for part in zip(*own, strict=True))
-    flops = flops_per_image(vae, mnist.train.x[:128])
-    rate, limit = flops * len(mnist.train.x) / training / 1e9, matrix_product_gflops()
-    epoch, reached = sum(textbook) / len(textbook), sum(map(sum, own))
+    mine, theirs = sum(seconds) / len(seconds), sum(textbook) / len(textbook)
     results = {
         "threads": torch.get_num_threads(),
-        "epochs": len(own),
+        "epochs": len(seconds),
         "objective": values[-1],
         "published_objective": PUBLISHED_OBJECTIVE,
-        "epoch_seconds": training + evaluation,
-        "training_seconds": training,
-        "seconds_to_published_objective": reached,
-        "textbook_epoch_seconds": epoch,
-        "textbook_epochs": PUBLISHED_EPOCHS,
-        "textbook_seconds_extrapolated": PUBLISHED_EPOCHS * epoch,
-        "textbook_parameters": sum(parameter.numel() for parameter in net.parameters()),
-        "epoch_ratio": epoch / (training + evaluation),
-        "time_ratio": PUBLISHED_EPOCHS * epoch / reached,
-        "training_gflops": rate,
-        "matrix_product_gflops": limit,
-        "share_of_matrix_product_rate": rate / limit,
+        "epoch_seconds": mine,
+        "seconds_to_published_objective": sum(seconds),
+        "textbook_epoch_seconds": theirs,
+        "textbook_seconds_extrapolated": PUBLISHED_EPOCHS * theirs,
+        "epoch_ratio": theirs / mine,
+        "time_ratio": PUBLISHED_EPOCHS * theirs / sum(seconds),
     }
     source.save("benchmark", results)
 

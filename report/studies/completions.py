@@ -55,7 +55,6 @@ def main() -> None:
         "temperatures": TEMPERATURES,
         "conditional_nats": mean_and_se(nats),
         "pyro_form": mean_and_se(log_p_left - scores["by_encoder"]),
-        "pyro_form_psi": mean_and_se(log_p_left - scores["by_psi"]),
         "mean_image_nats": mean_and_se(right_nats(guesses["mean_image"], test.x)),
         "squared_error": {
             name: mean_and_se(torch.where(left, 0.0, test.x - guess).square().sum(dim=(1, 2, 3)))
@@ -63,7 +62,7 @@ def main() -> None:
         },
         "label_log_loss": {name: mean_and_se(loss) for name, loss in log_loss.items()},
         "label_log_loss_above_classifier": mean_and_se(log_loss["draws"] - log_loss["left_classifier"]),
-        "label_accuracy": {name: mean_and_se((p.argmax(dim=1) == test.y).double()) for name, p in p_y.items()},
+        "label_entropy": {name: mean_and_se(torch.special.entr(p).sum(dim=1)) for name, p in p_y.items()},
         "capped": scores["capped"].double().mean().item(),
         **failures(scores, nats, test, len(mnist.test.x)),
         "check": check(vae, test.x[::CHECKED], log_p_left[::CHECKED]),
@@ -179,7 +178,6 @@ def check(vae: VAE, x: Tensor, log_p_left: Tensor) -> dict[str, object]:
         "samples": CHECK_SAMPLES,
         "importance_minus_annealed": mean_and_se(torch.cat(sampled) - log_p_left),
         "doubled_minus_annealed": mean_and_se(torch.cat(doubled) - log_p_left),
-        "doubled_distance": mean_and_se((torch.cat(doubled) - log_p_left).abs()),
     }
 
 

@@ -71,9 +71,6 @@ def main() -> None:
             found["fitted_afterwards"] = {"components": mixture.n_components, "elbo_gain": mean_and_se(gain)}
             places["fitted"] = lambda p_z=mixture: torch.from_numpy(p_z.sample(n)[0]).float().to(device)
         found |= {place: judged(sets(vae, z, vae.likelihood.show, options.draws)) for place, z in places.items()}
-        if vae.likelihood.shows == "means":
-            found["prior, samples"] = judged(sets(vae, places["prior"], vae.likelihood.sample, options.draws))
-            found["val, samples"] = judged(sets(vae, places["val"], vae.likelihood.sample, options.draws))
     source.save("samples", results)
 
 

@@ -41,9 +41,7 @@ def main() -> None:
         "images": len(x),
         "longer": LONGER,
         "gain": mean_and_se(late - early),
-        "median_gain": (late - early).median().item(),
         "steps": mean_and_se(found.steps),
-        "most_steps": int(found.steps.max()),
         "capped": int(found.capped.sum()),
         "noise": path[-PATIENCE:, :, -1].std(dim=0).mean().item(),  # of a window's average, at the end
     }
