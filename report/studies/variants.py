@@ -1,4 +1,6 @@
-"""Are sigma_min, eps and k well chosen? Models that differ in one setting, each trained until its rule ends it.
+"""Are sigma_min, eps, k and K well chosen? Models that differ in one setting, each trained until its rule ends it.
+
+One differs in more: a Gaussian that is trained on the probability of grey levels, and whose mean may leave [0, 1].
 
 Writes report/results/variants.json: for each the ELBO of the validation images and its bits per dimension, latents in
 use, Frechet distance of new images to the validation images, and minutes. Interrupted, it goes on from there.
@@ -16,6 +18,8 @@ from typing import Any
 from common import cli
 from common import evaluation as ev
 from common.config import TASK_1, Config
+from common.grey_levels import RESOLUTION
+from common.likelihoods import LIKELIHOODS, Gaussian, between
 from common.mnist import Mnist
 from common.runs import Source, fingerprint, open_run, read_json
 from common.training import evaluate, train
@@ -26,7 +30,20 @@ from report.studies.samples import drawn
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
+
+class GreyGaussian(Gaussian):
+    """A normal cut into the cells of the grey levels; whatever is beyond black or white counts as these."""
+
+    def p_x(self, raw: Tensor) -> Normal:
+        return Normal(raw[:, 0:1], between(raw[:, 1:2], self.sigma_min, 2.0))
+
+    def log_prob(self, p_x: Normal, x: Tensor) -> Tensor:
+        return self.log_mass(p_x, x).float()
+
+
+LIKELIHOODS["grey_gaussian"] = GreyGaussian  # for this study alone
 CHOSEN = [Config(name) for name in ("gaussian", "beta", "categorical", "inflated")]
 VARIANTS = [Config("gaussian", sigma_min=0.05), Config("beta", eps=1e-6), Config("categorical", bins=16)]
 
