@@ -38,24 +38,27 @@ def save_figure(figure: Figure, name: str, source: Source) -> Path:
     return path
 
 
-def image_grid(images: Tensor, columns: int, titles: list[str] | None = None, width: float = 6.0) -> Figure:
-    """images (N, 1, 28, 28) row by row, N a multiple of columns; titles, if given, stand over the columns."""
+def image_grid(
+    images: Tensor, columns: int, titles: list[str] | None = None, width: float = 6.0, numbered: bool = False
+) -> Figure:
+    """images (N, 1, 28, 28) row by row, N a multiple of columns; titles, if given, stand over the columns, and the
+    numbers of the rows, if wanted, beside them."""
     picture = make_grid(images.cpu(), columns, padding=2, pad_value=1.0)[0]  # (30 rows + 2, 30 columns + 2)
     height = width * picture.shape[0] / picture.shape[1] + 0.25 * bool(titles)
     figure, axis = plt.subplots(figsize=(width, height))
     axis.imshow(picture.numpy(), **GREY)
     axis.spines[:].set_visible(False)
-    axis.set(yticks=[], xticks=[30 * column + 15.5 for column in range(columns)] if titles else [])
-    axis.tick_params(top=False, bottom=False, labeltop=True, labelbottom=False, pad=1)
-    if titles:
-        axis.set_xticklabels(titles, fontsize=9)
+    rows = range(len(images) // columns) if numbered else []
+    axis.set_xticks([30 * column + 15.5 for column in range(columns)] if titles else [], titles or [], fontsize=9)
+    axis.set_yticks([30 * row + 15.5 for row in rows], [row + 1 for row in rows], fontsize=9)
+    axis.tick_params(top=False, bottom=False, left=False, labeltop=True, labelbottom=False, pad=1)
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01)
     return figure
 
 
-def columns_grid(columns: list[Tensor], titles: list[str], width: float = 6.0) -> Figure:
+def columns_grid(columns: list[Tensor], titles: list[str], width: float = 6.0, numbered: bool = False) -> Figure:
     """A row has the i-th image of each of columns (N, 1, 28, 28), or of several i where there are more titles."""
-    return image_grid(torch.stack(columns, dim=1).flatten(0, 1), len(titles), titles, width)
+    return image_grid(torch.stack(columns, dim=1).flatten(0, 1), len(titles), titles, width, numbered)
 
 
 def pairs_grid(x: Tensor, x_new: Tensor, name: str = "x'") -> Figure:

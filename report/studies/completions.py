@@ -73,7 +73,7 @@ def main() -> None:
         z = Draws(scores["z"][worst].transpose(0, 1), scores["log_w"][worst].T).resampled(SHOWN)
         new = [torch.where(left, test.x[worst], vae.likelihood.show(vae.p_x(part))) for part in z]
     titles = [*TITLES[:2], *map(str, range(1, SHOWN + 1))]
-    figure = columns_grid([test.x[worst], x_left[worst], *new], titles, width=3.6)
+    figure = columns_grid([test.x[worst], x_left[worst], *new], titles, width=3.6, numbered=True)
     save_figure(figure, f"{options.run}-worst-completions", source)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 from common import cli
 from common import evaluation as ev
 from common.config import TASK_1, Config
-from common.grey_levels import RESOLUTION
 from common.likelihoods import LIKELIHOODS, Gaussian, between
 from common.mnist import Mnist
 from common.runs import Source, fingerprint, open_run, read_json
