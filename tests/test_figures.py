@@ -29,8 +29,9 @@ def test_reconstruction_i_stands_right_beside_image_i_and_upright():
 
 def test_columns_stand_in_their_order_under_their_heads():
     columns = [torch.rand(4, 1, 28, 28) for _ in range(3)]
-    figure = columns_grid(columns, ["x", "x'", "x''"])
+    figure = columns_grid(columns, ["x", "x'", "x''"], numbered=True)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["x", "x'", "x''"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1", "2", "3", "4"]
     for i, cell in enumerate(cells(figure, 3)):
         np.testing.assert_array_equal(cell, columns[i % 3][i // 3, 0])
 
