@@ -80,7 +80,6 @@ STUDIES = [
     *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
     step(0.1, "report/studies/plateaus.py", "plateaus.json"),
     step(2, "report/studies/classifier.py", "classifier.json"),
-    step(0.2, "report/studies/pixels.py", "pixels.json"),
     step(3, "report/studies/benchmark.py", "benchmark.json"),
     step(60, "report/studies/variants.py", "variants.json"),
     *(training(20, config) for config in LEARNED),

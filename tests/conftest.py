@@ -191,7 +191,6 @@ COMMANDS = {
     "task_4/complete.py": ([], ["figures/inflated-k32-completions.png", "figures/inflated-k32-more-completions.png"]),
     "report/studies/plateaus.py": ([], ["results/plateaus.json"]),
     "report/studies/classifier.py": (["--epochs", "1"], ["results/classifier.json"]),
-    "report/studies/pixels.py": ([], ["results/pixels.json"]),
     "report/studies/samples.py": (["--draws", "2", "--components", "2"], ["results/samples.json"]),
     "report/studies/binary.py": (["--images", "4"], ["results/binary.json"]),
     "report/studies/latents.py": ([], ["results/latents.json"]),

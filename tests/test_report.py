@@ -90,9 +90,9 @@ def test_pdf_is_built_and_has_all_headings(report):
 
 
 def test_missing_result_or_figure_breaks_the_build(report):
-    (report / "results" / "pixels.json").unlink()
+    (report / "results" / "latents.json").unlink()
     (report / "figures" / "beta-k32-curves.png").unlink()
-    refused(report, "pixels.json is missing", "beta-k32-curves.png is missing")
+    refused(report, "latents.json is missing", "beta-k32-curves.png is missing")
 
 
 def test_short_try_and_other_settings_break_the_build(report):
@@ -138,7 +138,7 @@ def test_fault_43_a_file_that_cannot_be_read_is_to_be_made_again(report, name):
 
 def test_all_makes_what_is_not_as_wanted_and_nothing_else(report, monkeypatch):
     (report / "figures" / "gaussian-k32-samples.png").unlink()
-    stamp(report / "results" / "pixels.json", "report/studies/pixels.py --odd")
+    stamp(report / "results" / "latents.json", "report/studies/latents.py --odd")
     called = []
 
     class Done:
@@ -148,7 +148,7 @@ def test_all_makes_what_is_not_as_wanted_and_nothing_else(report, monkeypatch):
     build.make(build.ANSWERS)
     assert called == [["task_1/sample.py", "--run", "gaussian-k32", "--dataset", "mnist"]]
     build.make(build.STUDIES)
-    assert called[1:] == [["report/studies/pixels.py", "--dataset", "mnist"]]
+    assert called[1:] == [["report/studies/latents.py", "--dataset", "mnist"]]
     Done.returncode = 1
     with pytest.raises(UserError, match="exit code 1; the same command goes on"):
         build.make(build.STUDIES)

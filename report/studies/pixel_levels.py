@@ -1,9 +1,9 @@
 """Which p(X|z) knows how grey a pixel is (Task 2e)? Its predictions of single pixels against what the pixels are.
 
 For each model z ~ q(Z|x) of each test image, and P(grey level) of each pixel, given z, and, where the model has them,
-the earlier pixels. Writes report/results/pixel-levels.json: the calibration, which is the mean distance of predicted
-and observed probability over ten bins of predictions, for black and for ink; and a figure of the predictions for
-two pixels of one image, an edge and an ink pixel.
+the earlier pixels. Writes report/results/pixel-levels.json: shares of kinds of pixels among those of training images;
+and the calibration, which is the mean distance of predicted and observed probability over ten bins of predictions, for
+black and for ink. Writes also a figure of the predictions for two pixels of one image, an edge and an ink pixel.
 """
 
 import sys
@@ -18,6 +18,7 @@ from common.config import CHOICES
 from common.evaluation import grey_mass
 from common.figures import COLOURS, GREY, save_figure
 from common.grey_levels import LEVELS, level_of
+from common.likelihoods import CategoricalLikelihood
 from common.runs import trained
 from common.vae import VAE
 
@@ -40,7 +41,8 @@ def main() -> None:
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
     x, shown = mnist.test.spread(options.images).x, mnist.test.x[IMAGE : IMAGE + 1]
-    results, predicted = {"images": len(x), "bins": BINS, "draws": DRAWS, "models": {}}, {}
+    results = {"images": len(x), "bins": BINS, "draws": DRAWS, "shares": shares(mnist.train.x), "models": {}}
+    predicted = {}
     grey = [config for config in CHOICES if config.run in trained(source.home) and config.make_likelihood().grey_levels]
     for config in tqdm(grey, desc="models"):
         predict = predictor(source.vae(config.run, device), mnist.train.x)
@@ -53,6 +55,13 @@ def main() -> None:
         predicted[config.likelihood] = torch.stack(every).mean(dim=1)[:, 0]  # (256, 28, 28)
     source.save("pixel-levels", results)
     save_figure(drawn(shown[0, 0], predicted), "pixel-levels", source)
+
+
+def shares(x: Tensor) -> dict[str, float]:
+    """Of pixels: the black ones, of the others the saturated ones below white, and the rarest bin of Task 2c."""
+    level, bins = level_of(x), CategoricalLikelihood().observe(x).flatten().bincount() / x.numel()
+    black, saturated = (part.double().mean().item() for part in (level == 0, (level >= INK[0]) & (level < INK[-1])))
+    return {"black": black, "saturated": saturated / (1 - black), "rarest_bin": bins.min().item()}
 
 
 def predictor(vae: VAE, x_train: Tensor) -> Callable[[Tensor, Iterable[Iterable[int]]], list[Tensor]]:
