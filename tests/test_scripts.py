@@ -21,11 +21,10 @@ SCRIPTS = sorted(
 STAND_IN = ("--dataset", "mnist5k")
 
 
-def run(project, script, *arguments, flags=(), **environment):
-    """The script in a process of its own."""
+def python(*arguments, cwd=None, **environment):
+    """A process of its own, without a display."""
     environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"} | environment
-    command = [sys.executable, *flags, str(project / script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
 
 
 def test_no_script_is_missing_here():
@@ -55,7 +54,7 @@ def test_nothing_of_the_stand_in_lands_among_mnists(made, project):
 
 @pytest.mark.parametrize("flags", [("-O",), ("-W", "error")], ids=" ".join)
 def test_in_a_process_of_its_own_with_other_flags(flags, made, project):
-    result = run(project, "task_1/reconstruct.py", *STAND_IN, flags=flags)
+    result = python(*flags, project / "task_1/reconstruct.py", *STAND_IN)
     assert result.returncode == 0, result.stderr
     assert "gaussian-k32-reconstructions.png" in result.stdout
 
@@ -65,7 +64,7 @@ def test_fault_39_and_45_the_users_environment_changes_no_byte(made, project, tm
     path = project / "data" / "mnist5k" / "figures" / "gaussian-k32-samples.png"
     before = path.read_bytes()
     odd = {"MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "module://not_installed", "LC_ALL": "C", "PYTHONUTF8": "0"}
-    result = run(project, "task_1/sample.py", *STAND_IN, **odd)
+    result = python(project / "task_1/sample.py", *STAND_IN, **odd)
     assert result.returncode == 0, result.stderr
     assert path.read_bytes() == before
 
@@ -80,8 +79,7 @@ def test_fault_41_nobody_reads_the_output(made, project):
 
 
 def test_fault_46_ctrl_c_while_modules_are_loaded_is_one_line(project):
-    command = [sys.executable, "-c", "import common; raise KeyboardInterrupt"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=project)
+    result = python("-c", "import common; raise KeyboardInterrupt", cwd=project)
     assert result.stderr == "interrupted before anything was begun\n"
     assert result.returncode != 0
 
@@ -108,8 +106,7 @@ def test_fault_50_help_loads_nothing_that_it_does_not_need(project):
         "except SystemExit: pass\n"
         "print({'torchvision', 'sklearn', 'scipy', 'matplotlib', 'mlxtend', 'pandas'} & set(sys.modules))"
     )
-    command = [sys.executable, "-c", program, str(project / "task_1" / "train.py")]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = python("-c", program, project / "task_1" / "train.py")
     assert result.stdout.splitlines()[-1] == "set()", result.stderr
 
 
