@@ -63,7 +63,9 @@ def columns_grid(columns: list[Tensor], titles: list[str], width: float = 6.0, n
 
 def pairs_grid(x: Tensor, x_new: Tensor, name: str = "x'") -> Figure:
     """32 images, each with its reconstruction (name) at its right, in 8 rows of 4 pairs; both (32, 1, 28, 28)."""
-    return columns_grid([x, x_new], ["x", name] * 4, width=4.2)  # half a page: heads stay readable
+    figure = columns_grid([x, x_new], ["x", name] * 4, width=4.2)  # half a page: heads stay readable
+    figure.axes[0].set_anchor("S")  # so that its images stand level with those of a grid beside it
+    return figure
 
 
 def elbo_curves(results: dict[str, Any], name: str = "ELBO") -> Figure:
@@ -73,18 +75,25 @@ def elbo_curves(results: dict[str, Any], name: str = "ELBO") -> Figure:
     rates = [row["learning_rate"] for row in history]
     drops = [epoch for epoch in range(1, len(rates) - 1) if rates[epoch + 1] != rates[epoch]]
     late = max(1, len(history) // 6)
-    figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.6))
+    figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.7))
     for axis, rows, title in ((axes[0], history, "all epochs"), (axes[1], history[late:], f"from epoch {late}")):
         for part, colour, text in (("train", COLOURS[1], "training"), ("val", COLOURS[4], "validation")):
             label = f"{text} ({results['images'][part]:,} images)"
             axis.plot([row["epoch"] for row in rows], [row[part]["elbo"] for row in rows], color=colour, label=label)
-        axis.axvline(best, color="grey", linestyle=":", label=f"best epoch: {best}")
         for epoch in drops:
             axis.axvline(epoch, color=COLOURS[2], lw=0.8, label="learning rate falls" if epoch == drops[0] else None)
+        axis.axvline(best, color="black", linestyle=":", label=f"best epoch: {best}")
         axis.set(xlabel="epoch", ylabel=f"{name} / nats", title=title)
         axis.grid(alpha=0.3)
-    axes[0].legend(loc="lower right")  # below the plateau, where no curve is
+    legend_below(figure, axes[0])
     return figure
+
+
+def legend_below(figure: Figure, axis: Axes) -> None:
+    """What axis has labels for, in one row under the whole figure, where it covers nothing."""
+    lines, labels = axis.get_legend_handles_labels()
+    place = {"loc": "outside lower center", "ncols": len(lines)}
+    figure.legend(lines, labels, **place, frameon=False, columnspacing=1.2, handlelength=1.5)
 
 
 def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:

@@ -31,7 +31,8 @@ from tqdm import tqdm
 INK = range(252, LEVELS)  # the saturated levels
 BINS, BATCH, RESAMPLED = 10, 250, 100
 IMAGE, DRAWS = 0, 20  # of the figure: the test image, and the draws of z over which predictions are averaged
-PIXELS = {"edge": (17, 15, COLOURS[6]), "ink": (17, 16, COLOURS[9])}  # row, column, and colour of the frame
+CROP = slice(12, 22), slice(10, 20)  # rows and columns that are shown of it
+PIXELS = {"edge": (17, 15, COLOURS[6], 0), "ink": (17, 16, COLOURS[9], 200)}  # row, column, colour of the frame, lowest
 
 
 @torch.no_grad()
@@ -97,17 +98,18 @@ def calibration(predicted: Tensor, true: Tensor) -> dict[str, float]:
 def drawn(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
     """x (28, 28), and of each model P(level) at each of its pixels (256, 28, 28)."""
     figure, (left, *panels) = plt.subplots(1, 1 + len(PIXELS), figsize=(6.5, 2.4), width_ratios=[1, 1.6, 1.6])
-    left.imshow(x.cpu().numpy(), **GREY)
+    rows, columns = CROP
+    left.imshow(x[CROP].cpu().numpy(), extent=(columns.start, columns.stop, rows.stop, rows.start), **GREY)
     left.axis("off")
-    for axis, (name, (row, column, colour)) in zip(panels, PIXELS.items(), strict=True):
-        left.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color=colour, lw=1.5))
+    for axis, (name, (row, column, colour, lowest)) in zip(panels, PIXELS.items(), strict=True):
+        left.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, color=colour, lw=2))
         for style, (model, levels) in zip(COLOURS[1:], predicted.items(), strict=False):
             axis.plot(levels[:, row, column].cpu().numpy(), color=style, lw=1, label=model.capitalize())
         level = int(level_of(x[row, column]))
         axis.axvline(level, color="black", linestyle=":", lw=1, label="true level")
-        axis.set(yscale="log", ylim=(1e-5, 1.2), xlabel="grey level")
+        axis.set(yscale="log", ylim=(1e-5, 1.2), xlim=(lowest - 2, LEVELS + 1), xlabel="grey level")
         axis.set_title(f"{name}: true level {level}", color=colour)
-        axis.set_xticks([0, 64, 128, 192, 255])
+        axis.set_xticks([lowest, (lowest + LEVELS) // 2, LEVELS - 1])
     panels[0].set_ylabel("P(grey level)")
     panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

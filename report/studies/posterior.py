@@ -15,7 +15,7 @@ import math
 from common import cli
 from common.config import TASK_3
 from common.evaluation import importance_bound, log_weights, mean_and_se, own_score
-from common.figures import COLOURS, GREY, save_figure
+from common.figures import COLOURS, GREY, legend_below, save_figure
 from common.vae import VAE
 from task_4.inference import Psi, infer
 
@@ -78,24 +78,19 @@ def main() -> None:
     }
     source.save("posterior", results)
     order, q_x = gap.argsort().tolist(), vae.q_z(x)
-    figure, axes = plt.subplots(2, 4, figsize=(6.5, 3.4), height_ratios=[1, 2.2])
+    figure, axes = plt.subplots(3, 4, figsize=(6.5, 4.6), height_ratios=[1, 2, 2])
     chosen = [*order[len(order) // 2 :][:2], *order[-2:]]  # two of median amortisation gap, and the two largest
-    for (top, bottom), i in zip(axes.T, chosen, strict=True):
+    for (top, whole, near), i in zip(axes.T, chosen, strict=True):
         top.imshow(x[i, 0].cpu().numpy(), **GREY)
         top.axis("off")
         encoder = Normal(q_x.mean[i], q_x.stddev[i])
         both = [(q_psi[i], COLOURS[4], "$q(Z|\\Psi_*)$"), (encoder, COLOURS[5], "$q(Z|x)$")]
-        draw_posterior(bottom, vae, x[i : i + 1], both)
-        bottom.set_xlabel("$z_1$")
-        view = torch.tensor([[*bottom.get_xlim()], [*bottom.get_ylim()]]).diff(dim=1)[:, 0]
-        if (q_psi[i].stddev.cpu() / view).amax() < 0.04:  # a speck: enlarged, in a corner where neither is
-            right, upper = (q_psi[i].mean > encoder.mean).tolist()
-            inset = bottom.inset_axes([0.03 if right else 0.57, 0.57 if upper else 0.03, 0.4, 0.4])
-            inset.set(xticks=[], yticks=[])
-            draw_posterior(inset, vae, x[i : i + 1], both[:1])
-            bottom.indicate_inset_zoom(inset)
+        draw_posterior(whole, vae, x[i : i + 1], both)
+        draw_posterior(near, vae, x[i : i + 1], both[:1])
+        near.set_xlabel("$z_1$")
     axes[1, 0].set_ylabel("$z_2$")
-    axes[1, 0].legend(loc="lower left", fontsize=6)
+    axes[2, 0].set_ylabel("$z_2$, enlarged")
+    legend_below(figure, axes[1, 0])
     save_figure(figure, f"{options.run}-posterior", source)
 
 
@@ -177,6 +172,7 @@ def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[N
         for radius in (1, 2):
             ellipse = q.mean.cpu().unsqueeze(1) + radius * q.stddev.cpu().unsqueeze(1) * circle
             axis.plot(*ellipse.numpy(), color=colour, lw=1, label=label if radius == 1 else None)
+    axis.locator_params(nbins=4)
     axis.tick_params(labelsize=6)
 
 

@@ -1,6 +1,6 @@
 """When does an optimisation of Psi end (Task 4a)? The objective of four images, and what more steps would gain.
 
-Writes report/results/stopping.json and a figure: its averages over windows, and where it stops.
+Writes report/results/stopping.json and a figure: its averages over windows, where it stops, and the ELBO at Psi* then.
 """
 
 import sys
@@ -25,10 +25,10 @@ SHOWN, LONGER, SAMPLES = 4, 4, 1000  # images in the figure; times as many steps
 
 def main() -> None:
     parser = cli.run_parser(__doc__, FAVOURITE.run)
-    parser.add_argument("--images", type=cli.count(SHOWN), default=100, help="test images to measure (100)")
+    parser.add_argument("--images", type=cli.count(SHOWN), default=100, help="validation images to measure (100)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
-    x, score = mnist.test.spread(options.images).x, own_score(vae.likelihood)
+    x, score = mnist.val.spread(options.images).x, own_score(vae.likelihood)
     found = infer(vae, x, starts=1)[0]
     stop = (found.steps / WINDOW).long()  # windows
     path = followed(vae, x, LONGER * int(stop.max()))
@@ -51,7 +51,7 @@ def main() -> None:
         course, end = (path[:, i, -1] - late[i]).cpu(), int(stop[i])
         steps = WINDOW * torch.arange(1, len(course) + 1)
         axis.plot(steps[: LONGER * end], course[: LONGER * end], color=colour, lw=0.8)
-        axis.plot(steps[end - 1], course[end - 1], "o", color=colour)
+        axis.plot(steps[end - 1], (early - late)[i].cpu(), "o", color=colour)
     axis.set(xlabel="step", ylabel="objective − its end / nats", ylim=(-8, 2), xscale="log")
     axis.grid(alpha=0.3)
     save_figure(figure, f"{options.run}-stopping", source)
