@@ -25,7 +25,7 @@ class Config:
 
     likelihood: str = field(metadata={"help": f"p(X|z): {', '.join(LIKELIHOODS)}"})
     latent_dim: int = setting(32, "K, the dimensions of the latent space", at_least=2, below=10_000)
-    bins: int = setting(8, "k of the Categorical: bins of grey values", at_least=2, below=257)
+    bins: int = setting(32, "k of the Categorical: bins of grey values", at_least=2, below=257)
     eps: float = setting(EPS, "of the Beta: how far pixels are kept from 0 and 1", at_least=1e-9, below=0.5)
     sigma_min: float = setting(RESOLUTION, "of the Gaussian: the smallest sigma", at_least=1e-6, below=0.5)
     components: int = setting(0, "of the mixture of Gaussians that is p(Z) and learns; 0: p(Z) = N(0, I)", below=10_000)
@@ -68,7 +68,7 @@ class Config:
 
     @property
     def run(self) -> str:
-        """The run's name, e.g. "gaussian-k32" or "beta-k16-eps=1e-06-seed=1": two settings never share one."""
+        """The run's name, e.g. "gaussian-k32" or "beta-k16-eps=0.0001-seed=1": two settings never share one."""
         parts = [
             f"{self.likelihood}-k{self.latent_dim}",
             *(f"{name}={value}" for name, value in self.changed().items()),
@@ -85,7 +85,7 @@ class Config:
             changed = {name: types[name](value) for name, value in (part.split("=") for part in rest)}
             return cls(likelihood, int(latent_dim), **changed)
         except (AttributeError, KeyError, ValueError, UsageError) as error:
-            raise UsageError(f"no run is named '{run}'; a name is like gaussian-k32 or beta-k32-eps=1e-06") from error
+            raise UsageError(f"no run is named '{run}'; a name is like gaussian-k32 or beta-k32-eps=0.0001") from error
 
     @property
     def command(self) -> str:
@@ -107,7 +107,18 @@ class Config:
         return VAE(self.make_likelihood(), self.latent_dim, self.width, self.hidden, self.components)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return relevant(asdict(self))
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> "Config":
+        """Those that to_dict gave; a setting that is newer than they has its default."""
+        return cls(**relevant(settings))
+
+
+def relevant(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without the constants of other likelihoods, whose defaults may change."""
+    others = constants() - constants(settings["likelihood"])
+    return {name: value for name, value in settings.items() if name not in others}
 
 
 def constants(likelihood: str | None = None) -> set[str]:

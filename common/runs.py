@@ -77,7 +77,7 @@ class Source:
         """A trained model in eval mode, frozen. Raises CheckpointError, with the command that trains, if none fits."""
         try:
             content = self.load(run)
-            vae = Config(**content["config"]).make_vae()
+            vae = Config.from_dict(content["config"]).make_vae()
             vae.load_state_dict(content["weights"])
         except (UserError, TypeError, RuntimeError, KeyError) as error:
             raise CheckpointError(f"{run}: {error}; {train_command(run, self.dataset)}") from error

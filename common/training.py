@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common.config import Config
+from common.config import Config, relevant
 from common.errors import CheckpointError, UserError, say
 from common.mnist import Mnist
 from common.runs import load_checkpoint, save_checkpoint
@@ -184,7 +184,7 @@ def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, lis
     if not path.exists():
         return [], [], {}
     state = load_checkpoint(path, STATE)
-    mine, stored = config.to_dict(), Config("gaussian").to_dict() | state["config"]  # a newer setting has its default
+    mine, stored = config.to_dict(), Config(config.likelihood).to_dict() | relevant(state["config"])  # new: defaults
     different = sorted(name for name in mine.keys() | stored.keys() if mine.get(name) != stored.get(name))
     if set(different) - {"max_epochs"}:  # which may grow when a run goes on
         raise UserError(

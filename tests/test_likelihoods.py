@@ -5,7 +5,7 @@ import math
 from common.config import Config
 from common.grey_levels import LEVELS
 from common.inflated import log_sequence, log_ways
-from common.likelihoods import LIKELIHOODS, CategoricalLikelihood, Gaussian, Neighbours
+from common.likelihoods import EPS, LIKELIHOODS, CategoricalLikelihood, Gaussian, Neighbours
 from common.vae import LEFT
 
 import pytest
@@ -43,7 +43,8 @@ def test_beta_is_the_formula_and_scipys(images):
     likelihood = LIKELIHOODS["beta"]()
     p_x = likelihood.p_x(some_raw(likelihood, len(images), scale=0.5))
     alpha, beta = p_x.concentration1.double(), p_x.concentration0.double()
-    x = (255 * images.double() + 0.5) / 256
+    x = likelihood.observe(images).double()
+    torch.testing.assert_close(x, EPS + (1 - 2 * EPS) * images.double(), rtol=0, atol=1e-7)  # in single precision
     formula = torch.lgamma(alpha + beta) - torch.lgamma(alpha) - torch.lgamma(beta)
     formula += (alpha - 1) * x.log() + (beta - 1) * (1 - x).log()
     torch.testing.assert_close(likelihood.log_prob(p_x, images).double(), formula, rtol=1e-3, atol=1e-3)
@@ -57,7 +58,7 @@ def test_categorical_is_the_formula_and_its_bins_are_equal(images):
     bins = (images * k).floor().clamp_max(k - 1).long()
     formula = (raw.gather(1, bins) - raw.logsumexp(1, keepdim=True)).double()
     torch.testing.assert_close(likelihood.log_prob(likelihood.p_x(raw), images).double(), formula, atol=1e-5, rtol=1e-5)
-    assert torch.bincount(likelihood.observe(LEVEL)).tolist() == [32] * k
+    assert torch.bincount(likelihood.observe(LEVEL)).tolist() == [256 // k] * k
     assert likelihood.observe(torch.tensor([0.0, 1.0])).tolist() == [0, k - 1]
     grey = likelihood.render(torch.arange(k))
     assert torch.equal(likelihood.observe(grey), torch.arange(k))  # each bin's grey value lies in it
@@ -197,7 +198,7 @@ def test_constants_have_the_same_default_here_and_in_the_settings():
         mine, usual = ({k: v for k, v in vars(x).items() if k[0] != "_"} for x in (own, LIKELIHOODS[name]()))
         assert mine == usual
     assert Config("gaussian", sigma_min=0.05).make_likelihood().sigma_min == 0.05
-    assert Config("categorical", bins=16).make_likelihood().channels == Config("categorical").bins * 2
+    assert Config("categorical", bins=16).make_likelihood().channels == Config("categorical").bins // 2
     assert Config("beta").eps == LIKELIHOODS["beta"]().eps
     assert Config("gaussian").sigma_min == LIKELIHOODS["gaussian"]().sigma_min
 

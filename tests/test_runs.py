@@ -129,10 +129,10 @@ def test_missing_run_says_which_there_are_and_how_to_train_it(place, config, sou
     ("run", "command"),
     [
         ("gaussian-k32", "python task_1/train.py"),
-        ("beta-k16-eps=1e-06", "python task_2/train.py --likelihood beta --latent-dim 16 --eps 1e-06"),
+        ("beta-k16-eps=1e-05", "python task_2/train.py --likelihood beta --latent-dim 16 --eps 1e-05"),
         ("bernoulli-k32-seed=1", "python task_2/train.py --likelihood bernoulli --seed 1"),
         (TASK_3.run, "python task_3/train.py"),
-        ("nonsense", "no run is named 'nonsense'; a name is like gaussian-k32 or beta-k32-eps=1e-06"),
+        ("nonsense", "no run is named 'nonsense'; a name is like gaussian-k32 or beta-k32-eps=0.0001"),
     ],
 )
 def test_a_run_gives_the_command_that_trains_it(run, command):
@@ -142,7 +142,7 @@ def test_a_run_gives_the_command_that_trains_it(run, command):
 
 
 def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
-    configs = [Config("gaussian"), TASK_3, Config("beta", eps=1e-6), Config("beta", eps=1.0000001e-6)]
+    configs = [Config("gaussian"), TASK_3, Config("beta", eps=1e-5), Config("beta", eps=1.0000001e-5)]
     configs += [Config("categorical", bins=16), Config("gaussian", sigma_min=1 / 2550), Config("beta", seed=3)]
     assert Config("beta", weight_decay=0.25).run == "beta-k32-weight_decay=0.25"
     assert len({config.run for config in configs}) == len(configs)

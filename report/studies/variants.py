@@ -44,7 +44,12 @@ class GreyGaussian(Gaussian):
 
 LIKELIHOODS["grey_gaussian"] = GreyGaussian  # for this study alone
 CHOSEN = [Config(name) for name in ("gaussian", "beta", "categorical", "inflated")]
-VARIANTS = [Config("gaussian", sigma_min=0.05), Config("beta", eps=1e-6), Config("categorical", bins=16)]
+VARIANTS = [
+    *(Config("gaussian", sigma_min=value) for value in (0.05, 0.0004)),
+    Config("grey_gaussian"),
+    *(Config("beta", eps=value) for value in (1 / 512, 1e-4)),
+    *(Config("categorical", bins=value) for value in (4, 8, 16)),
+]
 
 
 def main() -> None:
