@@ -11,7 +11,7 @@ import textwrap
 import zipfile
 
 from common import runs
-from common.config import TASK_3, Config
+from common.config import TASK_3, Config, constants
 from common.errors import CheckpointError, UsageError, UserError
 from common.runs import Source, fingerprint, load_checkpoint, open_run, read_json, save_checkpoint, write
 
@@ -147,6 +147,12 @@ def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
     assert Config("beta", weight_decay=0.25).run == "beta-k32-weight_decay=0.25"
     assert len({config.run for config in configs}) == len(configs)
     assert all(Config.of_run(config.run) == config for config in configs)
+    for config in configs:  # files keep no constants of others, whose defaults may change; older files have them
+        config
+    ) in configs:  # files keep no constants of others, whose defaults may change, and may have them from before
+        before = {"bins": 9} if config.likelihood == "gaussian" else {}
+        assert Config.from_dict(config.to_dict() | before) == config
+        assert set(config.to_dict()) & {"bins", "eps", "sigma_min"} <= constants(config.likelihood)
     assert Config("gaussian", max_epochs=1).run == "gaussian-k32"  # it may go on
     assert Config("gaussian", max_epochs=1).command == "task_1/train.py --max-epochs 1"
     with pytest.raises(UsageError, match="eps is no setting of 'gaussian'"):
