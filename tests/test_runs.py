@@ -148,8 +148,6 @@ def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
     assert len({config.run for config in configs}) == len(configs)
     assert all(Config.of_run(config.run) == config for config in configs)
     for config in configs:  # files keep no constants of others, whose defaults may change; older files have them
-        config
-    ) in configs:  # files keep no constants of others, whose defaults may change, and may have them from before
         before = {"bins": 9} if config.likelihood == "gaussian" else {}
         assert Config.from_dict(config.to_dict() | before) == config
         assert set(config.to_dict()) & {"bins", "eps", "sigma_min"} <= constants(config.likelihood)
