@@ -78,10 +78,11 @@ GAPS = ((FAVOURITE.run, "", 5), (BERNOULLI.run, " --images 1000", 7))
 COMPLETIONS = ((FAVOURITE.run, "", 9), (BERNOULLI.run, " --images 1000", 24))
 STUDIES = [
     *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
+    training(9, Config("bernoulli", latent_dim=2)),
     step(0.1, "report/studies/plateaus.py", "plateaus.json"),
     step(2, "report/studies/classifier.py", "classifier.json"),
     step(3, "report/studies/benchmark.py", "benchmark.json"),
-    step(60, "report/studies/variants.py", "variants.json"),
+    step(120, "report/studies/variants.py", "variants.json"),
     *(training(20, config) for config in LEARNED),
     figures("task_1/sample.py", LEARNED[-1].run, "samples"),
     step(20, "report/studies/samples.py", "samples.json"),
