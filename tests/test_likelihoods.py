@@ -7,6 +7,7 @@ from common.grey_levels import LEVELS
 from common.inflated import log_sequence, log_ways
 from common.likelihoods import EPS, LIKELIHOODS, CategoricalLikelihood, Gaussian, Neighbours
 from common.vae import LEFT
+from report.studies.variants import GreyGaussian
 
 import pytest
 import scipy.stats
@@ -112,6 +113,15 @@ def test_masses_of_the_levels_or_bins_sum_to_one(name):
     mass = likelihood.log_mass(p_x, x).double().exp()  # (256, 1, 1, pixels)
     first = torch.cat([torch.ones(1, dtype=torch.bool), likelihood.observe(LEVEL).diff() != 0])  # one level of each bin
     torch.testing.assert_close(mass[first].sum(0), torch.ones(1, 1, 5).double(), atol=2e-3, rtol=0)
+
+
+def test_a_gaussian_on_grey_levels_learns_a_mean_beyond_black():
+    likelihood = GreyGaussian()
+    p_x, x = all_levels(likelihood)
+    torch.testing.assert_close(likelihood.log_prob(p_x, x).exp().sum(0), torch.ones(1, 1, 5))
+    raw = torch.zeros(1, 2, 1, 1, requires_grad=True)
+    likelihood.log_prob(likelihood.p_x(raw), torch.zeros(1, 1, 1, 1)).sum().backward()
+    assert raw.grad[0, 0] < 0  # black is more probable below 0
 
 
 def test_gaussian_mass_against_scipy():

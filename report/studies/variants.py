@@ -43,9 +43,10 @@ class GreyGaussian(Gaussian):
 
 
 LIKELIHOODS["grey_gaussian"] = GreyGaussian  # for this study alone
-CHOSEN = [Config(name) for name in ("gaussian", "beta", "categorical", "inflated")]
+CHOSEN = [Config(name) for name in ("gaussian", "beta", "categorical")]
 VARIANTS = [
     *(Config("gaussian", sigma_min=value) for value in (0.05, 0.0004)),
+    Config("gaussian", latent_dim=64),
     Config("grey_gaussian"),
     *(Config("beta", eps=value) for value in (1 / 512, 1e-4)),
     *(Config("categorical", bins=value) for value in (4, 8, 16)),
