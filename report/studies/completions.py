@@ -1,7 +1,8 @@
 """How good are completions (Task 4b)? Draws from p(Z|x_L), scored on images spread over the test set.
 
 -log p(x_R|x_L) for soft targets as in Task 2d, squared error beside simple guesses, labels by a classifier, and why the
-worst fail. Writes report/results/completions-<run>.json and a figure of the worst.
+worst fail. Writes report/results/completions-<run>.json and two figures: of the worst, and of those whose draws agree
+least about the digit.
 """
 
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import cli
-from common.annealing import CHAINS, TEMPERATURES, Draws, anneal, log_joint
+from common.annealing import CHAINS, TEMPERATURES, Draws, LogDensity, anneal, log_joint
 from common.config import FAVOURITE
 from common.evaluation import Score, importance_bound, log_weights, mean_and_se, own_score
 from common.figures import columns_grid, save_figure
@@ -18,20 +19,20 @@ from common.likelihoods import Likelihood
 from common.mnist import Mnist, Split
 from common.vae import LEFT, VAE
 from report.studies.classifier import Classifier, label_probabilities, load_classifier
-from task_4.complete import KEEP, TITLES
+from task_4.complete import TITLES
 from task_4.inference import infer
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Normal
+from torch.distributions import Bernoulli, Categorical, MixtureSameFamily, MultivariateNormal, Normal
 from tqdm import tqdm
 
 ROWS, SHOWN, BLOCK = 8, 4, 50  # of the figure; completions in it; images at a time
 SAMPLES = 200  # for an ELBO
 SURE = 1 - 1e-4  # the largest confidence that is scored, of pixels and labels
 CAUSES = ("ambiguous", "decoder", "optimum")  # of a bad score, see failures
-CHECKED, CHECK_SAMPLES, WIDER = 10, 16_000, 1.5  # the sampler is checked on every tenth image by so many draws of a
-# mixture of the q(Z|Psi*) and of the same WIDER times as wide
+CHECKED, CHECK_DRAWS = 10, 16_000  # the sampler is checked on every tenth image by importance sampling
+KEEP = 4  # optimisations whose q(Z|Psi*) the chains start from
 
 
 def main() -> None:
@@ -46,8 +47,8 @@ def main() -> None:
     scores = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
     log_p_left, x_left = scores["log_p_left"], torch.where(left, test.x, 0.0)
     nats, guesses = log_p_left - scores["log_p"], simple_guesses(mnist, test) | {"draws": scores["mean_image"]}
-    p_y = {"draws": scores["p_y"], "half_the_draws": scores["p_y_half"]}
-    p_y["left_classifier"] = label_probabilities(net_left, x_left)
+    p_y = {"draws": scores["p_y"], "left_classifier": label_probabilities(net_left, x_left)}
+    entropy = {name: torch.special.entr(p).sum(dim=1) for name, p in p_y.items()}
     log_loss = {name: -p[range(len(p)), test.y].clamp_min(1 - SURE).log() for name, p in p_y.items()}
     results = {
         "images": len(test.x),
@@ -62,19 +63,19 @@ def main() -> None:
         },
         "label_log_loss": {name: mean_and_se(loss) for name, loss in log_loss.items()},
         "label_log_loss_above_classifier": mean_and_se(log_loss["draws"] - log_loss["left_classifier"]),
-        "label_entropy": {name: mean_and_se(torch.special.entr(p).sum(dim=1)) for name, p in p_y.items()},
-        "capped": scores["capped"].double().mean().item(),
+        "label_entropy": {name: mean_and_se(each) for name, each in entropy.items()},
         **failures(scores, nats, test, len(mnist.test.x)),
         "check": check(vae, test.x[::CHECKED], log_p_left[::CHECKED]),
     }
     source.save(f"completions-{options.run}", results)
-    worst = nats.argsort(descending=True)[:ROWS]
-    with torch.no_grad():
-        z = Draws(scores["z"][worst].transpose(0, 1), scores["log_w"][worst].T).resampled(SHOWN)
-        new = [torch.where(left, test.x[worst], vae.likelihood.show(vae.p_x(part))) for part in z]
     titles = [*TITLES[:2], *map(str, range(1, SHOWN + 1))]
-    figure = columns_grid([test.x[worst], x_left[worst], *new], titles, width=3.6, numbered=True)
-    save_figure(figure, f"{options.run}-worst-completions", source)
+    for name, by in (("worst", nats), ("several", entropy["draws"])):
+        rows = by.argsort(descending=True)[:ROWS]
+        with torch.no_grad():
+            z = Draws(scores["z"][rows].transpose(0, 1), scores["log_w"][rows].T).resampled(SHOWN)
+            new = [torch.where(left, test.x[rows], vae.likelihood.show(vae.p_x(part))) for part in z]
+        figure = columns_grid([test.x[rows], x_left[rows], *new], titles, width=3.6, numbered=True)
+        save_figure(figure, f"{options.run}-{name}-completions", source)
 
 
 def right_nats(pi: Tensor, x: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
     with torch.no_grad():
         images = torch.stack([torch.where(mask, x, vae.likelihood.mean(vae.p_x(z))) for z in draws.z])
         p_y = torch.stack([label_probabilities(net, image) for image in images])  # (C, N, 10)
-        share, half = (draws.log_w[:chains].softmax(dim=0) for chains in (CHAINS, CHAINS // 2))  # (C, N)
+        share = draws.log_w.softmax(dim=0)  # (C, N)
         left_best, left_by_psi = (log_weights(vae, x, q_z, SAMPLES, left) for q_z in (q_left[0], q_seen))
         by_encoder, by_psi = (log_weights(vae, x, q_z, SAMPLES, whole).mean(dim=0) for q_z in (vae.q_z(x), q_seen))
     return {
@@ -117,9 +118,7 @@ def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
         "left_by_psi": left_by_psi.mean(dim=0),  # the left half's ELBO with q_seen
         "left_best": left_best.mean(dim=0),  # ... with the q(Z|Psi*) of the left half
         "error": ((left_best.var(dim=0) + left_by_psi.var(dim=0)) / SAMPLES).sqrt(),  # of the difference
-        "capped": torch.stack([one.capped for one in [*found, seen]], dim=1),
         "p_y": torch.einsum("cn,cny->ny", share, p_y),
-        "p_y_half": torch.einsum("cn,cny->ny", half, p_y[: CHAINS // 2]),  # what fewer draws would have said
         "mean_image": torch.einsum("cn,cnihw->nihw", share, images),
     }
 
@@ -130,7 +129,6 @@ def simple_guesses(mnist: Mnist, test: Split) -> dict[str, Tensor]:
     x_left, train_left = (torch.where(left, x, 0.0).flatten(1) for x in (test.x, mnist.train.x))
     nearest = mnist.train.x[torch.cdist(x_left, train_left).argmin(dim=1)]
     return {
-        "black": torch.zeros_like(test.x),
         "mean_image": mnist.train.x.mean(dim=0).expand_as(test.x),
         "nearest_left": torch.where(left, test.x, nearest),
     }
@@ -151,34 +149,45 @@ def failures(scores: dict[str, Tensor], nats: Tensor, test: Split, images: int) 
     lost = scores["left_by_psi"] > scores["left_best"] + 2 * scores["error"]
     cause = [CAUSES[kind] for kind in torch.where(lost, 2, torch.where(ambiguous, 0, 1)).tolist()]
     order = nats.argsort(descending=True).tolist()
+    worst = [{"image": i * images // len(nats), "label": int(test.y[i]), "cause": cause[i]} for i in order[:ROWS]]
     twentieth = order[: max(ROWS, len(order) // 20)]
-    parts = {"nats": nats, "entropy": entropy, "surprise": surprise, "missed": missed}
-    rows = [
-        {"image": i * images // len(nats), "label": int(test.y[i]), "cause": cause[i]}
-        | {name: part[i].item() for name, part in parts.items()}
-        for i in order[:ROWS]
-    ]
     counts = {name: sum(cause[i] == name for i in twentieth) for name in CAUSES}
-    means = {name: part.mean().item() for name, part in parts.items()}
-    return {"means": means, "worst": rows, "causes_of_worst_twentieth": counts}
+    return {"worst": worst, "causes_of_worst_twentieth": counts}
 
 
 def check(vae: VAE, x: Tensor, log_p_left: Tensor) -> dict[str, object]:
     """log p(x_L) by annealing beside importance sampling, and with twice the chains and temperatures."""
-    left = own_score(vae.likelihood, LEFT)
-    sampled, doubled = [], []
+    left, sampled, doubled = own_score(vae.likelihood, LEFT), [], []
     for part in tqdm(x.split(BLOCK), desc="check"):
         q_z = [one.psi.q_z() for one in infer(vae, part, LEFT.to(x.device), keep=KEEP)]
-        doubled.append(anneal(log_joint(vae, part, left), q_z, 2 * CHAINS, 2 * TEMPERATURES).log_integral)
-        q_z += [Normal(q.mean, (WIDER * q.stddev).clamp_max(1.1)) for q in q_z]  # of unused latents it is 1 already
-        weights = log_weights(vae, part, q_z, CHECK_SAMPLES // len(q_z), left)
-        sampled.append(importance_bound(weights, len(weights)))
+        target = log_joint(vae, part, left)
+        doubled.append(anneal(target, q_z, 2 * CHAINS, 2 * TEMPERATURES).log_integral)
+        proposal, weights = curved(target, q_z), []
+        for _ in range(CHECK_DRAWS // BLOCK):
+            z = proposal.sample((BLOCK,))
+            with torch.no_grad():
+                weights.append(target(z) - proposal.log_prob(z))
+        sampled.append(importance_bound(torch.cat(weights), CHECK_DRAWS))
     return {
         "images": len(x),
-        "samples": CHECK_SAMPLES,
+        "draws": CHECK_DRAWS,
         "importance_minus_annealed": mean_and_se(torch.cat(sampled) - log_p_left),
         "doubled_minus_annealed": mean_and_se(torch.cat(doubled) - log_p_left),
     }
+
+
+def curved(target: LogDensity, q_z: list[Normal]) -> MixtureSameFamily:
+    """Normals at the means of q_z, with full covariances: a little more than the target's curvature there says."""
+    covariances = []
+    for q in q_z:
+        z = q.mean.clone().requires_grad_()  # (N, K)
+        (slope,) = torch.autograd.grad(target(z.unsqueeze(0)).sum(), z, create_graph=True)
+        rows = [torch.autograd.grad(part.sum(), z, retain_graph=True)[0] for part in slope.unbind(dim=1)]
+        values, vectors = torch.linalg.eigh(-torch.stack(rows, dim=1))  # (N, K), (N, K, K)
+        variances = 1.3 / values.clamp_min(1.0)  # the prior's curvature is 1
+        covariances.append(vectors @ torch.diag_embed(variances) @ vectors.mT)
+    parts = MultivariateNormal(torch.stack([q.mean for q in q_z], dim=1), torch.stack(covariances, dim=1))
+    return MixtureSameFamily(Categorical(torch.ones(parts.batch_shape, device=parts.loc.device)), parts)
 
 
 if __name__ == "__main__":
