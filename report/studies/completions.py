@@ -180,10 +180,11 @@ def curved(target: LogDensity, q_z: list[Normal]) -> MixtureSameFamily:
     """Normals at the means of q_z, with full covariances: a little more than the target's curvature there says."""
     covariances = []
     for q in q_z:
-        z = q.mean.clone().requires_grad_()  # (N, K)
-        (slope,) = torch.autograd.grad(target(z.unsqueeze(0)).sum(), z, create_graph=True)
-        rows = [torch.autograd.grad(part.sum(), z, retain_graph=True)[0] for part in slope.unbind(dim=1)]
-        values, vectors = torch.linalg.eigh(-torch.stack(rows, dim=1))  # (N, K), (N, K, K)
+        steps = torch.diag_embed(q.stddev / 2).transpose(0, 1)  # (K, N, K): half a standard deviation in each direction
+        z = torch.cat([q.mean + steps, q.mean - steps]).requires_grad_()
+        ahead, behind = torch.autograd.grad(target(z).sum(), z)[0].chunk(2)
+        curvature = ((behind - ahead) / q.stddev.T.unsqueeze(2)).transpose(0, 1)  # (N, K, K)
+        values, vectors = torch.linalg.eigh((curvature + curvature.mT) / 2)
         variances = 1.3 / values.clamp_min(1.0)  # the prior's curvature is 1
         covariances.append(vectors @ torch.diag_embed(variances) @ vectors.mT)
     parts = MultivariateNormal(torch.stack([q.mean for q in q_z], dim=1), torch.stack(covariances, dim=1))
