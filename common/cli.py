@@ -1,7 +1,6 @@
 """Command lines: one parser for training, generated from Config, and one for the scripts that use a trained run."""
 
 import argparse
-import math
 import os
 import shlex
 import signal
@@ -11,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-from common.config import Config
+from common.config import Config, constants
 from common.errors import UsageError, UserError, say
 from common.mnist import ROOT, Mnist, load_mnist
 from common.runs import Source, fingerprint, open_run, save_checkpoint
@@ -21,7 +20,7 @@ from common.vae import VAE
 import torch
 
 ELSEWHERE = {"help", "dataset", "data_dir", "device", "threads"}  # options that are no part of a result's command
-DEVICES = ("cpu", "cuda", "mps", "xpu")
+DEVICES = ("cpu", "cuda", "xpu")  # mps has no double precision
 MOST_THREADS = 1024
 
 
@@ -48,16 +47,16 @@ def parser(doc: str) -> Parser:
     result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     result.add_argument("--dataset", choices=["auto", "mnist", "mnist5k"], default="auto", help="mnist5k: a stand-in")
     result.add_argument("--data-dir", type=Path, help="a folder with the MNIST files")
-    result.add_argument("--device", default="auto", help="cpu, cuda, ...; auto is a GPU where there is one")
+    result.add_argument("--device", default="auto", help="cpu, cuda, ...; auto is CUDA where it is")
     result.add_argument("--threads", type=count(1, MOST_THREADS), help="of the CPU; one for each core if not given")
     result.set_defaults(parser=result)  # for command()
     return result
 
 
 def training_parser(doc: str, preset: Config | None = None) -> Parser:
-    """An option for each setting but the likelihood, e.g. --latent-dim 2; the defaults are those of preset."""
-    result = parser(doc)
-    for item in fields(Config)[1:]:
+    """An option for each setting but the likelihood, e.g. --latent-dim 2; with a preset its defaults and constants."""
+    result, others = parser(doc), constants() - constants(preset.likelihood) if preset else set()
+    for item in [item for item in fields(Config)[1:] if item.name not in others]:
         option, text = "--" + item.name.replace("_", "-"), f"{item.metadata['help']} (%(default)s)"
         default = getattr(preset, item.name, item.default)
         result.add_argument(option, type=item.type, default=default, help=text)
@@ -116,12 +115,6 @@ def load(options: argparse.Namespace) -> tuple[Mnist, VAE, Source]:
     return mnist, source.vae(options.run, device), source
 
 
-def load_run(options: argparse.Namespace) -> tuple[VAE, Source]:
-    """The same without data, for what needs no images."""
-    source = source_of(options)
-    return source.vae(options.run, settle(options)), source
-
-
 def source_of(options: argparse.Namespace, dataset: str | None = None) -> Source:
     """The source of what is made from a data set; by default without images: MNIST's runs, or those of the stand-in.
 
@@ -138,22 +131,19 @@ def source_of(options: argparse.Namespace, dataset: str | None = None) -> Source
     return source
 
 
-def check_latents(vae: VAE, run: str, at_least: int, at_most: float = math.inf) -> None:
-    """Raises UsageError if a figure needs another K."""
-    if not at_least <= vae.latent_dim <= at_most:
-        wanted = f"K = {at_least}" if at_least == at_most else f"K >= {at_least}"
-        raise UsageError(f"run '{run}' has K = {vae.latent_dim}, this figure needs {wanted}; leave --run out")
+def require(fits: bool, run: str, what: str) -> None:
+    """Raises UsageError if a script cannot use the run that was named."""
+    if not fits:
+        raise UsageError(f"run '{run}' does not fit: this script needs {what}; leave --run out")
 
 
-def check_independent(vae: VAE, run: str) -> None:
-    """Raises UsageError if pixels depend on each other given z: then a half is not completed by decoding z alone."""
-    if not vae.likelihood.independent:
-        raise UsageError(f"pixels of run '{run}' are not independent given z, as this script needs; leave --run out")
+def config_of(options: argparse.Namespace) -> Config:
+    return Config(**{item.name: getattr(options, item.name, item.default) for item in fields(Config)})
 
 
 def train_run(options: argparse.Namespace) -> None:
     """Train what the options say, or go on with it, and save weights and results."""
-    config = Config(**{item.name: getattr(options, item.name) for item in fields(Config)})
+    config = config_of(options)
     mnist, source, device = prepare(options)
     source.command, run = config.command, config.run
     folder = source.home.runs / run

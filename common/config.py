@@ -29,10 +29,10 @@ class Config:
     eps: float = setting(EPS, "of the Beta: how far pixels are kept from 0 and 1", at_least=1e-9, below=0.5)
     sigma_min: float = setting(RESOLUTION, "of the Gaussian: the smallest sigma", at_least=1e-6, below=0.5)
     components: int = setting(0, "of the mixture of Gaussians that is p(Z) and learns; 0: p(Z) = N(0, I)", below=10_000)
-    width: int = setting(32, "channels of the convolutions on 7x7", at_least=2, below=10_000)
-    hidden: int = setting(256, "units of the dense layers", at_least=1, below=100_000)
+    width: int = setting(32, "channels of the convolutions on 7x7", at_least=2, below=1025)
+    hidden: int = setting(256, "units of the dense layers", at_least=1, below=8193)
     batch_size: int = setting(128, "images per step", at_least=1, below=60_001)
-    epoch_images: int = setting(50_000, "an epoch is one pass, or more until so many images were seen", at_least=1)
+    epoch_images: int = setting(50_000, "an epoch is one pass, or more until so many images were seen", 1, 10_000_001)
     learning_rate: float = setting(2e-3, "of AdamW, until the first plateau of the validation ELBO", at_least=1e-9)
     beta_2: float = setting(0.99, "of AdamW: its memory of squared gradients, 100 steps instead of 1000", below=1)
     weight_decay: float = setting(0.1, "of AdamW: against the gap between training and validation")
@@ -69,11 +69,8 @@ class Config:
     @property
     def run(self) -> str:
         """The run's name, e.g. "gaussian-k32" or "beta-k16-eps=0.0001-seed=1": two settings never share one."""
-        parts = [
-            f"{self.likelihood}-k{self.latent_dim}",
-            *(f"{name}={value}" for name, value in self.changed().items()),
-        ]
-        return "-".join(parts)
+        changed = [f"-{name}={value}" for name, value in self.changed().items()]
+        return f"{self.likelihood}-k{self.latent_dim}{''.join(changed)}"
 
     @classmethod
     def of_run(cls, run: str) -> "Config":
@@ -109,10 +106,12 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         return relevant(asdict(self))
 
-    @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> "Config":
-        """Those that to_dict gave; a setting that is newer than they has its default."""
-        return cls(**relevant(settings))
+    def differences(self, stored: dict[str, Any]) -> list[str]:
+        """The settings but for max_epochs, which may grow when a run goes on, that differ from what to_dict gave
+        before; one that is newer had its default."""
+        mine, theirs = self.to_dict(), Config(self.likelihood).to_dict() | relevant(stored)
+        different = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
+        return sorted(set(different) - {"max_epochs"})
 
 
 def relevant(settings: dict[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,6 @@ def encode(vae: VAE, x: Tensor, batch_size: int = 500) -> Tensor:
 
 
 @torch.no_grad()
-def mean_images(vae: VAE, z: Tensor, batch_size: int = 500) -> Tensor:
-    """E[X|z] of each z (N, K): (N, 1, 28, 28)."""
-    return torch.cat([vae.likelihood.mean(vae.p_x(part)) for part in z.split(batch_size)])
+def decoded(vae: VAE, z: Tensor, draw: Callable[[Distribution], Tensor], batch_size: int = 500) -> Tensor:
+    """An image for each z (N, K), (N, 1, 28, 28), by draw: the likelihood's sample, mean or show."""
+    return torch.cat([draw(vae.p_x(part)) for part in z.split(batch_size)])

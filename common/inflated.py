@@ -41,11 +41,11 @@ class InflatedBetaBinomial(Distribution):
         log_end = torch.where(level == 0, logsigmoid(self.black), logsigmoid(-self.black) + logsigmoid(self.white))
         return log_end.flatten().index_copy(0, inner, log_p).view_as(x)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self) -> Tensor:
         def draw(logits: Tensor) -> Tensor:
-            return Bernoulli(logits=logits).sample(sample_shape).bool()
+            return Bernoulli(logits=logits).sample().bool()
 
-        first, second = (Beta(a, b).sample(sample_shape) for a, b in zip(self.alphas, self.betas, strict=True))
+        first, second = (Beta(a, b).sample() for a, b in zip(self.alphas, self.betas, strict=True))
         p = torch.where(draw(self.second), second, first)
         grey = (torch.binomial(torch.full_like(p, self.trials), p) + 1) / (LEVELS - 1)
         return torch.where(draw(self.black), 0.0, torch.where(draw(self.white), 1.0, grey))

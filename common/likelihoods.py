@@ -1,8 +1,6 @@
 """The choices of p(X|z): one class each. Everything else loops over LIKELIHOODS; names are for a task's own default.
 
-A new likelihood is one class that says how many channels per pixel it wants from the decoder, how these become a
-distribution, and what a pixel is to that distribution (observe) and back (render); and one entry in LIKELIHOODS. A
-constant that it is built with, such as sigma_min, is a setting of Config with the same name and default.
+A constant that a likelihood is built with, such as sigma_min, is a setting of Config with the same name and default.
 """
 
 import math
@@ -128,9 +126,9 @@ class BetaLikelihood(Likelihood):
 class CategoricalLikelihood(Likelihood):
     """Task 2c: Cat(X_d | pi_d(z)) over k bins of equal width; observe discretises, and x = 1 belongs to the last bin.
 
-    k = 32: the best of 4, 8, 16 and 32 by the probabilities of grey levels (report/studies/variants.py), and a picture
-    moves by at most 1/32. Bin j is shown as the grey value j / (k - 1), which
-    lies within bin j, keeps black black and white white.
+    k = 32: as a model of grey levels it is better than k = 8 and 16, but each doubling brings less and costs more
+    (report/studies/variants.py), and a picture moves by at most 1/32, which nobody sees. Bin j is shown as the grey
+    value j / (k - 1), which lies within bin j, keeps black black and white white.
     """
 
     def __init__(self, bins: int = 32):

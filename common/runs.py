@@ -15,6 +15,7 @@ import os
 import pickle
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from shutil import disk_usage
 from typing import Any, BinaryIO, NamedTuple
 
 from common.config import Config
-from common.errors import CheckpointError, UsageError, UserError, say
+from common.errors import CheckpointError, UserError, say
 from common.mnist import ROOT
 from common.vae import VAE
 
@@ -62,32 +63,35 @@ class Source:
     def load(self, run: str, results: str | None = None) -> dict[str, Any]:
         """The checkpoint of a trained model. Raises CheckpointError if there is none, if it is damaged, or if its
         weights are not those that report/results/<results, by default the run>.json was made with."""
-        path = find_model(self.home, run)
+        path, numbers = find_model(self.home, run), self.home.results / f"{results or run}.json"
         content = load_checkpoint(path, {"weights"})
         self.weights[run] = fingerprint(content["weights"])
-        made_with = self.results(results or run)["source"]["weights"].get(run)
-        if made_with != self.weights[run]:
+        if read_json(numbers)["source"]["weights"].get(run) != self.weights[run]:
             raise CheckpointError(
-                f"{path} and {self.home.results / f'{results or run}.json'} are of different trainings; train '{run}' "
-                "again to have both anew, or bring back the one that was replaced (own runs come before shipped ones)"
+                f"{path} and {numbers} are of different trainings; train '{run}' again to have both anew, or bring "
+                "back the one that was replaced (own runs come before shipped ones)"
             )
         return content
 
     def vae(self, run: str, device: str = "cpu") -> VAE:
         """A trained model in eval mode, frozen. Raises CheckpointError, with the command that trains, if none fits."""
+        config = Config.of_run(run)
         try:
             content = self.load(run)
-            vae = Config.from_dict(content["config"]).make_vae()
+            if different := config.differences(content["config"]):
+                raise CheckpointError(f"its weights were trained with other settings ({', '.join(different)})")
+            vae = config.make_vae()
             vae.load_state_dict(content["weights"])
-        except (UserError, TypeError, RuntimeError, KeyError) as error:
-            raise CheckpointError(f"{run}: {error}; {train_command(run, self.dataset)}") from error
+        except (CheckpointError, RuntimeError, KeyError) as error:
+            stand_in = "" if self.dataset == "mnist" else f" --dataset {self.dataset}"
+            raise CheckpointError(f"{run}: {error}; train it with: python {config.command}{stand_in}") from error
         return vae.to(device).eval().requires_grad_(False)
 
     def results(self, name: str) -> dict[str, Any]:
         """report/results/<name>.json, and the fingerprints of its weights as those of this source."""
         path = self.home.results / f"{name}.json"
         if not path.is_file():
-            raise CheckpointError(f"no results of '{name}' in {path.parent}; what makes them did not end here")
+            raise CheckpointError(f"no results of '{name}' in {path.parent}; make them first")
         results = read_json(path)
         self.weights = results["source"]["weights"] | self.weights
         return results
@@ -106,14 +110,6 @@ class Source:
         write(path, lambda file: file.write(f"{json.dumps(short, indent=1)}\n".encode()))
         say(f"wrote {path}")
         return path
-
-
-def train_command(run: str, dataset: str) -> str:
-    try:
-        stand_in = "" if dataset == "mnist" else f" --dataset {dataset}"
-        return f"train it with: python {Config.of_run(run).command}{stand_in}"
-    except UsageError as error:
-        return str(error)
 
 
 def fingerprint(weights: dict[str, Tensor]) -> str:
@@ -137,7 +133,7 @@ def write(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         _replace(temporary, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter on a full disk
         raise UserError(f"{path}: cannot be written ({error}); free some space or make its folder writable") from error
     finally:
         with suppress(OSError):
@@ -202,7 +198,7 @@ def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
             if damaged := archive.testzip():  # torch.load does not compare checksums
                 raise CheckpointError(f"{path}: {damaged} is damaged; delete the file and train again")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); delete it and train again") from error
     found = content.get("format") if isinstance(content, dict) else None

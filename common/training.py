@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common.config import Config, relevant
+from common.config import Config
 from common.errors import CheckpointError, UserError, say
 from common.mnist import Mnist
 from common.runs import load_checkpoint, save_checkpoint
@@ -103,22 +103,20 @@ def train_epoch(vae: VAE, average: AveragedModel, optimiser: torch.optim.Optimiz
         average.update_parameters(vae)
 
 
-def ramped_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def ramped_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """An exponential moving average that forgets the first steps, which a constant decay would carry along."""
 
-    def update(averages: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
-        weight = 1 - min(decay, (1 + int(steps)) / (20 + int(steps)))
-        for average, value in zip(averages, values, strict=True):
-            average.lerp_(value, weight)
+    def updated(average: Tensor, value: Tensor, steps: Tensor | int) -> Tensor:
+        return average.lerp(value, 1 - min(decay, (1 + int(steps)) / (20 + int(steps))))
 
-    return update
+    return updated
 
 
 def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedModel, torch.optim.AdamW]:
     """A new model, the average of its weights, which is what is evaluated and kept, and its optimiser."""
     torch.manual_seed(config.seed)
     vae = config.make_vae().to(device)
-    average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
+    average = AveragedModel(vae, avg_fn=ramped_average(config.ema_decay))
     betas = 0.9, config.beta_2
     groups = [{"params": [p for name, p in vae.named_parameters() if not name.startswith("mixture")]}]
     if vae.mixture:  # decay would widen p(Z) and draw it to 0
@@ -127,9 +125,7 @@ def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedMode
     return vae, average, optimiser
 
 
-def train(
-    config: Config, mnist: Mnist, folder: Path, device: str = "cpu"
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train until the stopping criterion ends it, from the folder's last complete epoch if there is one.
 
     Returns the results as they stand in report/results, and the best weights. The test images are touched once, after
@@ -184,9 +180,7 @@ def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, lis
     if not path.exists():
         return [], [], {}
     state = load_checkpoint(path, STATE)
-    mine, stored = config.to_dict(), Config(config.likelihood).to_dict() | relevant(state["config"])  # new: defaults
-    different = sorted(name for name in mine.keys() | stored.keys() if mine.get(name) != stored.get(name))
-    if set(different) - {"max_epochs"}:  # which may grow when a run goes on
+    if different := config.differences(state["config"]):
         raise UserError(
             f"{path.parent} holds a run with other settings: {', '.join(different)} differ; "
             "use the settings that it was started with, or delete the folder to start again"

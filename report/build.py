@@ -66,16 +66,13 @@ ANSWERS = [
     ),
     step(3, "task_2/compare.py", "comparison.json"),
     figures("task_1/curves.py", TASK_3.run, "curves"),
-    figures("task_3/latent_2d.py", TASK_3.run, "latent-2d", "plane"),
+    figures("task_3/latent_2d.py", TASK_3.run, "latent-2d"),
     figures("task_3/latent_pca.py", BERNOULLI.run, "latent-pca"),
     figures("task_3/interpolate.py", FAVOURITE.run, "interpolation"),
     figures("task_4/reconstruct.py", FAVOURITE.run, "psi-reconstructions"),
-    figures("task_4/complete.py", FAVOURITE.run, "completions", "more-completions"),
+    figures("task_4/complete.py", FAVOURITE.run, "completions"),
 ]
-WORST, PLANE = "worst-completions", f"--run {TASK_3.run}"
-# images of the two studies of Task 4, and the minutes of each
-GAPS = ((FAVOURITE.run, "", 5), (BERNOULLI.run, " --images 1000", 7))
-COMPLETIONS = ((FAVOURITE.run, "", 9), (BERNOULLI.run, " --images 1000", 24))
+OF_TASK_4 = ((FAVOURITE.run, "", 5, 9), (BERNOULLI.run, " --images 1000", 7, 24))  # images; minutes of the two studies
 STUDIES = [
     *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
     training(9, Config("bernoulli", latent_dim=2)),
@@ -90,11 +87,19 @@ STUDIES = [
     step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary.json"),
     step(2, "report/studies/latents.py", "latents.json"),
     step(3, f"report/studies/stopping.py --run {BERNOULLI.run}", "stopping.json", f"{BERNOULLI.run}-stopping.png"),
-    step(12, f"report/studies/posterior.py {PLANE}", "posterior.json", f"{TASK_3.run}-posterior.png"),
-    *(step(t, f"report/studies/gaps.py --run {run}{options}", f"gaps-{run}.json") for run, options, t in GAPS),
+    step(12, f"report/studies/posterior.py --run {TASK_3.run}", "posterior.json", f"{TASK_3.run}-posterior.png"),
     *(
-        step(t, f"report/studies/completions.py --run {run}{options}", f"completions-{run}.json", f"{run}-{WORST}.png")
-        for run, options, t in COMPLETIONS
+        step(minutes, f"report/studies/gaps.py --run {run}{images}", f"gaps-{run}.json")
+        for run, images, minutes, _ in OF_TASK_4
+    ),
+    *(
+        step(
+            minutes,
+            f"report/studies/completions.py --run {run}{images}",
+            f"completions-{run}.json",
+            *(f"{run}-{kind}-completions.png" for kind in ("worst", "several")),
+        )
+        for run, images, _, minutes in OF_TASK_4
     ),
 ]
 

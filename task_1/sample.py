@@ -15,7 +15,8 @@ import torch
 @torch.no_grad()
 def main() -> None:
     options = cli.run_parser(__doc__, TASK_1.run).parse_args()
-    vae, source = cli.load_run(options)
+    source = cli.source_of(options)
+    vae = source.vae(options.run, cli.settle(options))
     z = vae.p_z.sample((64,))  # z ~ p(Z), (64, K)
     x_new = vae.likelihood.sample(vae.p_x(z))  # x' ~ p(X|z)
     save_figure(image_grid(x_new, columns=8), f"{options.run}-samples", source)

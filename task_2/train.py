@@ -21,8 +21,11 @@ def main() -> None:
     others = [name for name in LIKELIHOODS if name != TASK_1.likelihood]
     parser.add_argument("--likelihood", choices=list(LIKELIHOODS), nargs="+", default=others)
     options = parser.parse_args()
-    for likelihood in options.likelihood:
-        cli.train_run(argparse.Namespace(**vars(options) | {"likelihood": likelihood}))
+    runs = [argparse.Namespace(**vars(options) | {"likelihood": likelihood}) for likelihood in options.likelihood]
+    for run in runs:
+        cli.config_of(run)  # refuses what does not fit before anything is trained
+    for run in runs:
+        cli.train_run(run)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from common.config import FAVOURITE
 from common.figures import columns_grid, save_figure
 
 import torch
-from torch import Tensor
 
 ROWS, BETWEEN = 8, 9  # rows of the figure; k images between x and x'
 
@@ -19,8 +18,9 @@ ROWS, BETWEEN = 8, 9  # rows of the figure; k images between x and x'
 def main() -> None:
     options = cli.run_parser(__doc__, FAVOURITE.run).parse_args()
     mnist, vae, source = cli.load(options)
-    first, second = different_pairs(mnist.test.y, ROWS)
-    x, x_prime = mnist.test.x[first], mnist.test.x[second]  # 1. two images, y != y'
+    y = mnist.test.y.tolist()
+    first = [i for i in range(0, len(y) - 1, 2) if y[i] != y[i + 1]][:ROWS]  # no image is in two pairs
+    x, x_prime = mnist.test.x[first], mnist.test.x[[i + 1 for i in first]]  # 1. two images, y != y'
     z, z_prime = vae.q_z(x).sample(), vae.q_z(x_prime).sample()  # 2. z ~ q(Z|x), z' ~ q(Z|x'), once a row
     columns = [x]
     for lam in torch.linspace(1, 0, BETWEEN):
@@ -29,13 +29,6 @@ def main() -> None:
     columns.append(x_prime)
     titles = ["x", "λ = 1", *(f"{lam:.3g}" for lam in torch.linspace(1, 0, BETWEEN)[1:]), "x'"]
     save_figure(columns_grid(columns, titles), f"{options.run}-interpolation", source)
-
-
-def different_pairs(y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Indices of the first images that are followed by one with another label: no image is in two pairs."""
-    pairs = torch.arange(len(y) // 2 * 2).view(-1, 2)
-    pairs = pairs[(y[pairs[:, 0]] != y[pairs[:, 1]]).cpu()][:rows]
-    return pairs[:, 0], pairs[:, 1]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 def main() -> None:
     options = cli.run_parser(__doc__, Config("bernoulli").run).parse_args()
     mnist, vae, source = cli.load(options)
-    cli.check_latents(vae, options.run, at_least=10)
+    cli.require(vae.latent_dim >= 10, options.run, "K >= 10")
     U = encode(vae, mnist.test.x[:1000]).cpu().numpy()  # (1000, K): row i is mu(x_i)
     pca = PCA().fit(U)  # subtracts the mean of each column
     projected = torch.from_numpy(pca.transform(U)[:, :2])  # (1000, 2)

@@ -20,7 +20,7 @@ TITLES = ["$x$", "$x_L$, black", "$x_L, x'_R$"]
 def main() -> None:
     options = cli.run_parser(__doc__, FAVOURITE.run).parse_args()
     mnist, vae, source = cli.load(options)
-    cli.check_independent(vae, options.run)
+    cli.require(vae.likelihood.independent, options.run, "pixels that are independent given z")
     x, left = mnist.test.x[:ROWS], LEFT.to(mnist.test.x.device)
     q_z = infer(vae, x, left)[0].psi.q_z()  # Psi* from x_L
     with torch.no_grad():

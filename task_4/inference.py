@@ -13,8 +13,8 @@ from torch.optim import Adam
 WINDOW = 50  # steps over which the one-sample ELBO is averaged, since a single draw says little
 EARLY = 3  # windows after which the starts of an image are compared, and the best go on
 PATIENCE = 4  # stop an optimisation after so many windows without a better average
-MAX_WINDOWS = 40  # stop in any case; such images are reported
-STARTS = 4  # optimisations of each image, one from N(0, I), the others from means drawn from the prior
+MAX_WINDOWS = 40  # stop in any case; report/studies/gaps.py counts such images
+STARTS = 4  # optimisations of each image, one from N(0, I), the others from means drawn from that
 LEARNING_RATE, HALF_TIME = 0.3, 50  # Adam's step size at step t is LEARNING_RATE / (1 + t / HALF_TIME)
 NEAR_RATE = 0.01  # instead of LEARNING_RATE, where starts are given that are near the optimum
 

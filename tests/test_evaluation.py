@@ -10,13 +10,12 @@ from common.mnist import Split
 from common.runs import Source
 from common.vae import LEFT, VAE
 from report.studies import posterior
-from report.studies.classifier import frechet_distance, label_scores
+from report.studies.classifier import frechet_distance, inception_score
 from report.studies.completions import failures, whole_score
 from report.studies.pixel_levels import calibration, predictor
 from report.studies.posterior import exact_elbo, moments, refined
 from report.studies.samples import fitted
 from report.studies.variants import rows_so_far
-from task_3.interpolate import different_pairs
 
 import pytest
 import torch
@@ -75,11 +74,11 @@ def test_frechet_distance_of_gaussians_is_the_formula():
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-5)
 
 
-def test_label_scores_of_clear_balanced_and_of_unclear_digits():
+def test_inception_score_of_clear_balanced_and_of_unclear_digits():
     clear = torch.eye(10).repeat(5, 1)
-    assert label_scores(clear)["inception_score"] == pytest.approx(10)
-    assert label_scores(torch.full((50, 10), 0.1))["inception_score"] == pytest.approx(1)
-    assert label_scores(clear[:1])["entropy_together"] == pytest.approx(0)
+    assert inception_score(clear) == pytest.approx(10)
+    assert inception_score(torch.full((50, 10), 0.1)) == pytest.approx(1)
+    assert inception_score(clear[:1]) == pytest.approx(1)
 
 
 def test_calibration_is_the_mean_distance_over_bins():
@@ -125,12 +124,6 @@ def test_variants_go_on_from_rows_of_the_same_command_and_classifier_alone(sourc
     assert rows_so_far(source) == {}
     source.weights["classifier"], source.command = "a", source.command + " --max-epochs 1"
     assert rows_so_far(source) == {}
-
-
-def test_pairs_have_different_labels_and_no_image_twice():
-    first, second = different_pairs(torch.tensor([1, 1, 2, 3, 4, 4, 5, 6, 7]), 5)
-    assert first.tolist() == [2, 6]
-    assert second.tolist() == [3, 7]
 
 
 def posterior_of(x, directions):

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common import cli
 from common import evaluation as ev
 from common.config import Config
+from common.likelihoods import BernoulliLikelihood
 from common.mnist import Split
 
 import torch
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--images", type=cli.count(2), default=500, help="for the bounds with many samples (500)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
+    cli.require(isinstance(vae.likelihood, BernoulliLikelihood), options.run, "a Bernoulli model")
     p_b = Bernoulli(mnist.test.x)
     b = p_b.sample()
     few, score = Split(b, mnist.test.y).spread(options.images).x, ev.own_score(vae.likelihood)

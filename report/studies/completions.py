@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--images", type=cli.count(CHECKED + 1), default=200, help="test images to score (200)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
-    cli.check_independent(vae, options.run)
+    cli.require(vae.likelihood.independent, options.run, "pixels that are independent given z")
     net, net_left = (load_classifier(source, vae.zeros.device, name) for name in ("classifier", "classifier-left"))
     test, left = mnist.test.spread(options.images), LEFT.to(vae.zeros.device)
     blocks = [score(vae, x, net) for x in tqdm(test.x.split(BLOCK), desc="blocks of images")]

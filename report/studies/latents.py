@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import cli
 from common.config import TASK_3, Config
-from common.evaluation import encode, mean_and_se, mean_images
+from common.evaluation import decoded, encode, mean_and_se
 from common.likelihoods import LIKELIHOODS
 from common.mnist import Mnist
 from common.runs import trained
@@ -28,7 +28,7 @@ ACTIVE = 0.01  # a latent is in use if the variance of mu_k(x) over the training
 @torch.no_grad()
 def main() -> None:
     mnist, source, device = cli.prepare(cli.parser(__doc__).parse_args())
-    results = {"neighbours": NEIGHBOURS, "active_above": ACTIVE, "runs": {}}
+    results = {"neighbours": NEIGHBOURS, "runs": {}}
     runs = [*(Config(name).run for name in LIKELIHOODS), TASK_3.run]
     for run in tqdm([run for run in runs if run in trained(source.home)], desc="runs"):
         vae = source.vae(run, device)
@@ -42,7 +42,7 @@ def main() -> None:
             "explained_variance_ratio": pca.explained_variance_ratio_.tolist(),
         }
         if vae.likelihood.independent:  # else there is no mean image
-            error = (mnist.test.x - mean_images(vae, u_test)).square().sum(dim=(1, 2, 3))
+            error = (mnist.test.x - decoded(vae, u_test, vae.likelihood.mean)).square().sum(dim=(1, 2, 3))
             results["runs"][run]["squared_error"] = mean_and_se(error)
     source.save("latents", results)
 

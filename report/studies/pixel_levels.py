@@ -18,7 +18,6 @@ from common.config import CHOICES
 from common.evaluation import grey_mass
 from common.figures import COLOURS, GREY, save_figure
 from common.grey_levels import LEVELS, level_of
-from common.likelihoods import CategoricalLikelihood
 from common.runs import trained
 from common.vae import VAE
 
@@ -55,14 +54,14 @@ def main() -> None:
         every = predict(shown.expand(DRAWS, -1, -1, -1), [[level] for level in range(LEVELS)])
         predicted[config.likelihood] = torch.stack(every).mean(dim=1)[:, 0]  # (256, 28, 28)
     source.save("pixel-levels", results)
-    save_figure(drawn(shown[0, 0], predicted), "pixel-levels", source)
+    save_figure(figure_of(shown[0, 0], predicted), "pixel-levels", source)
 
 
 def shares(x: Tensor) -> dict[str, float]:
-    """Of pixels: the black ones, of the others the saturated ones below white, and the rarest bin of Task 2c."""
-    level, bins = level_of(x), CategoricalLikelihood().observe(x).flatten().bincount() / x.numel()
+    """Of pixels: the black ones, and of the others the saturated ones below white."""
+    level = level_of(x)
     black, saturated = (part.double().mean().item() for part in (level == 0, (level >= INK[0]) & (level < INK[-1])))
-    return {"black": black, "saturated": saturated / (1 - black), "rarest_bin": bins.min().item()}
+    return {"black": black, "saturated": saturated / (1 - black)}
 
 
 def predictor(vae: VAE, x_train: Tensor) -> Callable[[Tensor, Iterable[Iterable[int]]], list[Tensor]]:
@@ -95,7 +94,7 @@ def calibration(predicted: Tensor, true: Tensor) -> dict[str, float]:
     return {"mean": distances[0].item(), "se": torch.stack(distances[1:]).std().item()}
 
 
-def drawn(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
+def figure_of(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
     """x (28, 28), and of each model P(level) at each of its pixels (256, 28, 28)."""
     figure, (left, *panels) = plt.subplots(1, 1 + len(PIXELS), figsize=(6.5, 2.4), width_ratios=[1, 1.6, 1.6])
     rows, columns = CROP

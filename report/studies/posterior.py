@@ -16,6 +16,7 @@ from common import cli
 from common.config import TASK_3
 from common.evaluation import importance_bound, log_weights, mean_and_se, own_score
 from common.figures import COLOURS, GREY, legend_below, save_figure
+from common.likelihoods import BernoulliLikelihood
 from common.vae import VAE
 from task_4.inference import Psi, infer
 
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--images", type=cli.count(8), default=1000, help="test images to measure (1000)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
-    cli.check_latents(vae, options.run, at_least=2, at_most=2)
+    fits = vae.latent_dim == 2 and isinstance(vae.likelihood, BernoulliLikelihood)
+    cli.require(fits, options.run, "a Bernoulli model with K = 2")
     x = mnist.test.spread(options.images).x
     log_p, starts = plane(vae, x, STEP)
     finer = plane(vae, x[::CHECKED], STEP / 2)[0] - log_p[::CHECKED]

@@ -2,9 +2,7 @@
 
 z comes from p(Z); where that is N(0, I), also from a mixture of Gaussians that was fitted to q(Z|x) of training images
 when the model was done; from q(Z|x) of training images itself; and, since a model might only repeat these, of
-validation images. The decoder is the same. Writes report/results/samples.json: Frechet distance of the classifier's
-features to those of the test images, scores of the predicted labels, and the distance to the nearest training image,
-with real validation images as the scale; and what each learned p(Z) does to the ELBO, and to bits per dimension.
+validation images. The decoder is the same. Writes report/results/samples.json, with what each p(Z) does to the ELBO.
 """
 
 import sys
@@ -12,22 +10,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from common import cli
 from common.config import CHOICES, LEARNED
-from common.evaluation import bits_per_dimension, elbo_by, grey_score, mean_and_se
+from common.evaluation import bits_per_dimension, decoded, elbo_by, grey_score, mean_and_se
 from common.runs import trained
 from common.training import evaluate
-from common.vae import VAE
-from report.studies.classifier import features, frechet_distance, label_probabilities, label_scores, load_classifier
+from report.studies.classifier import features, frechet_distance, inception_score, label_probabilities, load_classifier
 
 import torch
 from numpy.random import RandomState
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
-from torch.distributions import Distribution
 from tqdm import tqdm
 
 NEAREST = 1000  # images whose nearest training image is looked for
@@ -42,21 +37,21 @@ def main() -> None:
     mnist, source, device = cli.prepare(options)
     classifier = load_classifier(source, device)
     real, n = features(classifier, mnist.test.x), len(mnist.test.x)
-    x_train = mnist.train.x.flatten(1)
 
-    def judged(draws: list[Tensor]) -> dict:
-        """Images (N, 1, 28, 28) of each draw."""
-        distances = torch.tensor([frechet_distance(features(classifier, x), real) for x in draws])
-        nearest = torch.cdist(draws[0][:NEAREST].flatten(1), x_train).amin(dim=1)
-        scores = label_scores(label_probabilities(classifier, draws[0]))
-        return {"frechet": mean_and_se(distances), "nearest": mean_and_se(nearest), **scores}
+    def distance(x: Tensor) -> float:
+        return frechet_distance(features(classifier, x), real)
 
-    results = {"images": n, "draws": options.draws, "real": judged([mnist.val.x] * 2), "models": {}}
+    def looks(x: Tensor) -> dict:
+        nearest = torch.cdist(x[:NEAREST].flatten(1), mnist.train.x.flatten(1)).amin(dim=1)
+        return {"nearest": mean_and_se(nearest), "inception_score": inception_score(label_probabilities(classifier, x))}
+
+    scale = {"frechet": {"mean": distance(mnist.val.x)}, **looks(mnist.val.x)}
+    results = {"images": n, "draws": options.draws, "real": scale, "models": {}}
     for config in tqdm([config for config in CHOICES + LEARNED if config.run in trained(source.home)], desc="models"):
         vae = source.vae(config.run, device)
         torch.manual_seed(0)
         q_train, q_val = vae.q_z(mnist.train.spread(n).x), vae.q_z(mnist.val.x)
-        places = {"prior": lambda p_z=vae.p_z: p_z.sample((n,)), "train": q_train.sample, "val": q_val.sample}
+        places = {"train": q_train.sample, "val": q_val.sample, "prior": lambda p_z=vae.p_z: p_z.sample((n,))}
         found = results["models"][config.run] = {}
         if config.components:
             base = source.vae(replace(config, components=0).run, device)
@@ -70,7 +65,10 @@ def main() -> None:
             gain = torch.from_numpy(mixture.score_samples(z_val.cpu().numpy())) - vae.p_z.log_prob(z_val).cpu()
             found["fitted_afterwards"] = {"components": mixture.n_components, "elbo_gain": mean_and_se(gain)}
             places["fitted"] = lambda p_z=mixture: torch.from_numpy(p_z.sample(n)[0]).float().to(device)
-        found |= {place: judged(sets(vae, z, vae.likelihood.show, options.draws)) for place, z in places.items()}
+        for place, z in places.items():
+            draws = [decoded(vae, z(), vae.likelihood.show) for _ in range(options.draws)]
+            found[place] = {"frechet": mean_and_se(torch.tensor([distance(x) for x in draws]))}
+            found[place] |= looks(draws[0]) if place == "prior" else {}
     source.save("samples", results)
 
 
@@ -80,16 +78,6 @@ def fitted(z: Tensor, z_val: Tensor, sizes: list[int]) -> GaussianMixture:
     # with a generator and not a number as random_state, since a number would give the same draws at each call of sample
     mixtures = [GaussianMixture(size, init_params="k-means++", random_state=RandomState(0)).fit(z) for size in sizes]
     return max(mixtures, key=lambda mixture: mixture.score(z_val))
-
-
-def sets(vae: VAE, z: Callable[[], Tensor], draw: Callable[[Distribution], Tensor], count: int) -> list[Tensor]:
-    """So many sets of images, each from a new z() (N, K)."""
-    return [drawn(vae, z(), draw) for _ in range(count)]
-
-
-def drawn(vae: VAE, z: Tensor, draw: Callable[[Distribution], Tensor]) -> Tensor:
-    """An image for each z (N, K), (N, 1, 28, 28)."""
-    return torch.cat([draw(vae.p_x(part)) for part in z.split(500)])
 
 
 if __name__ == "__main__":

@@ -41,8 +41,6 @@ def main() -> None:
         "images": len(x),
         "longer": LONGER,
         "gain": mean_and_se(late - early),
-        "steps": mean_and_se(found.steps),
-        "capped": int(found.capped.sum()),
         "noise": path[-PATIENCE:, :, -1].std(dim=0).mean().item(),  # of a window's average, at the end
     }
     source.save("stopping", results)
