@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "MNIST_DIR"
 TRAIN, VAL, TEST = 50_000, 10_000, 10_000
 
-# shape and MD5 of the extracted files; a .gz is compared by what it contains
+# 60,000 training and 10,000 test images: shape and MD5 of the extracted files; a .gz is compared by what it contains
 FILES = {
     "train-images-idx3-ubyte": ((TRAIN + VAL, 28, 28), "6bbc9ace898e44ae57da46a324031adb"),
     "train-labels-idx1-ubyte": ((TRAIN + VAL,), "a25bea736e30d166cdddb491f175f624"),

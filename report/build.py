@@ -50,8 +50,13 @@ def figures(command: str, run: str, *kinds: str) -> Step:
     return step(0.3, f"{command} --run {run}", *(f"{run}-{kind}.png" for kind in kinds))
 
 
+def study(minutes: float, name: str, run: str, images: str = "", *kinds: str) -> Step:
+    command = f"report/studies/{name}.py --run {run}{images}"
+    return step(minutes, command, f"{name}-{run}.json", *(f"{run}-{kind}.png" for kind in kinds))
+
+
 REPORTED = ["beta", "categorical", "bernoulli", "inflated", "neighbours"]
-BERNOULLI = Config("bernoulli")
+KINDS, BINARY, BERNOULLI = ("curves", "reconstructions", "samples"), ("binary-samples",), Config("bernoulli")
 ANSWERS = [
     training(14, TASK_1),
     *(training(30 if name == "neighbours" else 12, Config(name)) for name in REPORTED),
@@ -59,11 +64,7 @@ ANSWERS = [
     figures("task_1/curves.py", TASK_1.run, "curves"),
     figures("task_1/reconstruct.py", TASK_1.run, "reconstructions"),
     figures("task_1/sample.py", TASK_1.run, "samples"),
-    *(
-        figures("task_2/figures.py", Config(name).run, *kinds)
-        for name in REPORTED
-        for kinds in [["curves", "reconstructions", "samples", *["binary-samples"] * (name == "bernoulli")]]
-    ),
+    *(figures("task_2/figures.py", Config(name).run, *KINDS, *BINARY * (name == "bernoulli")) for name in REPORTED),
     step(3, "task_2/compare.py", "comparison.json"),
     figures("task_1/curves.py", TASK_3.run, "curves"),
     figures("task_3/latent_2d.py", TASK_3.run, "latent-2d"),
@@ -72,10 +73,8 @@ ANSWERS = [
     figures("task_4/reconstruct.py", FAVOURITE.run, "psi-reconstructions"),
     figures("task_4/complete.py", FAVOURITE.run, "completions"),
 ]
-OF_TASK_4 = ((FAVOURITE.run, "", 5, 9), (BERNOULLI.run, " --images 1000", 7, 24))  # images; minutes of the two studies
 STUDIES = [
     *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
-    training(9, Config("bernoulli", latent_dim=2)),
     step(0.1, "report/studies/plateaus.py", "plateaus.json"),
     step(2, "report/studies/classifier.py", "classifier.json"),
     step(3, "report/studies/benchmark.py", "benchmark.json"),
@@ -88,23 +87,14 @@ STUDIES = [
     step(2, "report/studies/latents.py", "latents.json"),
     step(3, f"report/studies/stopping.py --run {BERNOULLI.run}", "stopping.json", f"{BERNOULLI.run}-stopping.png"),
     step(12, f"report/studies/posterior.py --run {TASK_3.run}", "posterior.json", f"{TASK_3.run}-posterior.png"),
-    *(
-        step(minutes, f"report/studies/gaps.py --run {run}{images}", f"gaps-{run}.json")
-        for run, images, minutes, _ in OF_TASK_4
-    ),
-    *(
-        step(
-            minutes,
-            f"report/studies/completions.py --run {run}{images}",
-            f"completions-{run}.json",
-            *(f"{run}-{kind}-completions.png" for kind in ("worst", "several")),
-        )
-        for run, images, _, minutes in OF_TASK_4
-    ),
+    study(5, "gaps", FAVOURITE.run),
+    study(7, "gaps", BERNOULLI.run, " --images 1000"),
+    study(12, "completions", FAVOURITE.run, "", "worst-completions", "several-completions"),
+    study(24, "completions", BERNOULLI.run, " --images 1000", "worst-completions", "several-completions"),
 ]
 
 
-def source_of(path: Path) -> dict[str, Any]:
+def stamp_of(path: Path) -> dict[str, Any]:
     """The source of a result or figure. Raises CheckpointError if the file does not say it."""
     if path.suffix == ".json":
         return read_json(path)["source"]
@@ -119,10 +109,12 @@ def weights_of(run: str, known: dict[str, str]) -> str | None:
     """The fingerprint of the weights that there are of a run; where they are not kept, the one in its results."""
     if run not in known:
         try:
-            known[run] = fingerprint(load_checkpoint(find_model(PLACE, run), {"weights"})["weights"])
+            content = load_checkpoint(find_model(PLACE, run), {"weights"})
+            other = "config" in content and Config.of_run(run).differences(content["config"])
+            known[run] = "of other settings" if other else fingerprint(content["weights"])
         except CheckpointError:
             path = PLACE.results / f"{run}.json"
-            known[run] = source_of(path)["weights"].get(run) if path.is_file() else None
+            known[run] = stamp_of(path)["weights"].get(run) if path.is_file() else None
     return known[run]
 
 
@@ -133,7 +125,7 @@ def problem(wanted: Step, known: dict[str, str]) -> str | None:
         if not path.is_file():
             return f"{name} is missing"
         try:
-            source = source_of(path)
+            source = stamp_of(path)
         except CheckpointError:
             return f"{name} cannot be read"
         if source["command"] != wanted.command:
@@ -177,7 +169,9 @@ def build_pdf(target: Path = REPORT / "report.pdf", authors: Path = REPORT / "au
     try:
         pdf = typst.compile(REPORT / "report.typ", root=REPORT, sys_inputs=inputs)
     except typst.TypstError as error:
-        raise UserError(f"report.typ: {error}") from error
+        raise UserError(
+            f"report.typ: {error}; a result that lacks a number is older than the code: delete it"
+        ) from error
     write(target, lambda file: file.write(pdf))
     say(f"wrote {target}")
 

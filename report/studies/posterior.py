@@ -100,7 +100,7 @@ def plane(vae: VAE, x: Tensor, step: float) -> tuple[Tensor, Psi]:
     """log p(x) of x (N, 1, 28, 28) by the midpoint rule, (N,), and where to start Psi, (N, MODES, 2)."""
     axis = torch.arange(-RANGE, RANGE + step / 2, step, device=x.device)
     z, rows = torch.cartesian_prod(axis, axis), []
-    for image, values in tqdm(zip(x.split(1), log_joint(vae, x, z), strict=True), desc="images", total=len(x)):
+    for image, values in tqdm(zip(x.split(1), log_joint_table(vae, x, z), strict=True), desc="images", total=len(x)):
         table = values.view(1, len(axis), len(axis))
         peaks = torch.where(table == max_pool2d(table, 3, stride=1, padding=1), table, -torch.inf).flatten()
         cells, log_mass = refined(vae, image, z, values, step)
@@ -110,7 +110,7 @@ def plane(vae: VAE, x: Tensor, step: float) -> tuple[Tensor, Psi]:
     return log_p, Psi(mean, log_sigma)
 
 
-def log_joint(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
+def log_joint_table(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
     """log p(x|z) + log p(z) for each of x (N, 1, 28, 28) and each of z (M, 2): (N, M).
 
     So the plane is decoded once for all images: for the Bernoulli model log p(x|z) = sum_d x_d logit pi_d +
@@ -133,7 +133,7 @@ def refined(vae: VAE, x: Tensor, z: Tensor, values: Tensor, step: float) -> tupl
         offsets = (torch.arange(FINER, device=z.device) - FINER // 2) * step / FINER
         z = (kept.unsqueeze(1) + torch.cartesian_prod(offsets, offsets)).flatten(0, 1)
         step /= FINER
-        values = log_joint(vae, x, z)[0]
+        values = log_joint_table(vae, x, z)[0]
     return z, values + 2 * math.log(step)
 
 
@@ -154,7 +154,7 @@ def exact_elbo(vae: VAE, x: Tensor, q_z: Normal) -> Tensor:
     expected = []
     for i in range(len(x)):
         z = q_z.mean[i] + q_z.stddev[i] * noise
-        log_p = log_joint(vae, x[i : i + 1], z)[0] - vae.p_z.log_prob(z)
+        log_p = log_joint_table(vae, x[i : i + 1], z)[0] - vae.p_z.log_prob(z)
         expected.append((weight * log_p).sum() / weight.sum())
     return torch.stack(expected) - vae.kl(q_z, q_z.mean)
 
@@ -164,7 +164,7 @@ def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[N
     low = torch.stack([q.mean - 4 * q.stddev for q, _, _ in approximations]).amin(dim=0)
     high = torch.stack([q.mean + 4 * q.stddev for q, _, _ in approximations]).amax(dim=0)
     first, second = (torch.linspace(low[d].item(), high[d].item(), 200, device=x.device) for d in range(2))
-    density = log_joint(vae, x, torch.cartesian_prod(first, second)).view(200, 200)
+    density = log_joint_table(vae, x, torch.cartesian_prod(first, second)).view(200, 200)
     density = (density - density.max()).exp().T.cpu().numpy()
     extent = (low[0].item(), high[0].item(), low[1].item(), high[1].item())
     axis.imshow(density, cmap="Greys", origin="lower", extent=extent, aspect="auto")
