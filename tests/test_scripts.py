@@ -115,9 +115,9 @@ def test_fault_50_help_loads_nothing_that_it_does_not_need(project):
     [
         ("task_1/sample.py", "gaussian-k7", "train it with: python task_1/train.py --latent-dim 7 --dataset mnist5k"),
         ("task_1/curves.py", "gaussian-k7", "no results of 'gaussian-k7'"),
-        ("task_3/latent_2d.py", "inflated-k32", "has K = 32, this figure needs K = 2"),
-        ("task_3/latent_pca.py", TASK_3.run, "has K = 2, this figure needs K >= 10"),
-        ("task_4/complete.py", "neighbours-k32", "are not independent given z"),
+        ("task_3/latent_2d.py", "inflated-k32", "does not fit: this script needs K = 2; leave --run out"),
+        ("task_3/latent_pca.py", TASK_3.run, "needs K >= 10"),
+        ("task_4/complete.py", "neighbours-k32", "needs pixels that are independent given z"),
     ],
 )
 def test_missing_or_unfit_runs_are_explained(script, given, says, made, call, capsys):
