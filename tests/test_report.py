@@ -162,10 +162,8 @@ def test_no_measured_number_is_typed_by_hand():
     text = re.sub(r"//.*", "", text)
     text = re.sub(r"-?\d+(\.\d+)?(pt|em|cm|fr|%)(?!\w)", "", text)  # lengths
     text = re.sub(r"\$[^$]*\$", "", text)  # formulas
-    text = re.sub(r"learning_rate=[\d.]+", "", text)  # a run's name
-    # follows from e^8; Phi(1/2); a font's or rule's size; the definition of an active latent
-    allowed = {"1.7", "0.6915", "0.5", "0.01"}
-    assert not set(re.findall(r"(?<![\w.])\d+\.\d+", text)) - allowed
+    text = re.sub(r"(learning_rate|sigma_min|eps)=[\d.]+", "", text)  # a run's name
+    assert set(re.findall(r"(?<![\w.])\d+\.\d+", text)) == {"1.7"}  # follows from e^8
 
 
 @pytest.mark.parametrize(
