@@ -1,4 +1,4 @@
-"""Are sigma_min, eps, k and K well chosen? Models that differ in one setting, each trained until its rule ends it.
+"""Are sigma_min, eps and k well chosen? Models that differ in one setting, each trained until its rule ends it.
 
 One differs in more: a Gaussian that is trained on the probability of grey levels, and whose mean may leave [0, 1].
 
