@@ -129,6 +129,7 @@ def simple_guesses(mnist: Mnist, test: Split) -> dict[str, Tensor]:
     x_left, train_left = (torch.where(left, x, 0.0).flatten(1) for x in (test.x, mnist.train.x))
     nearest = mnist.train.x[torch.cdist(x_left, train_left).argmin(dim=1)]
     return {
+        "black": torch.zeros_like(test.x),
         "mean_image": mnist.train.x.mean(dim=0).expand_as(test.x),
         "nearest_left": torch.where(left, test.x, nearest),
     }
