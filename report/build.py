@@ -59,7 +59,7 @@ REPORTED = ["beta", "categorical", "bernoulli", "inflated", "neighbours"]
 KINDS, BINARY, BERNOULLI = ("curves", "reconstructions", "samples"), ("binary-samples",), Config("bernoulli")
 ANSWERS = [
     training(14, TASK_1),
-    *(training(30 if name == "neighbours" else 12, Config(name)) for name in REPORTED),
+    *(training({"categorical": 24, "neighbours": 30}.get(name, 12), Config(name)) for name in REPORTED),
     training(9, TASK_3),
     figures("task_1/curves.py", TASK_1.run, "curves"),
     figures("task_1/reconstruct.py", TASK_1.run, "reconstructions"),
