@@ -47,7 +47,7 @@ def parser(doc: str) -> Parser:
     result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     result.add_argument("--dataset", choices=["auto", "mnist", "mnist5k"], default="auto", help="mnist5k: a stand-in")
     result.add_argument("--data-dir", type=Path, help="a folder with the MNIST files")
-    result.add_argument("--device", default="auto", help="cpu, cuda, ...; auto is CUDA where it is")
+    result.add_argument("--device", default="auto", help="cpu, cuda, ...; auto is CUDA where there is a GPU")
     result.add_argument("--threads", type=count(1, MOST_THREADS), help="of the CPU; one for each core if not given")
     result.set_defaults(parser=result)  # for command()
     return result
