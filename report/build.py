@@ -75,17 +75,21 @@ ANSWERS = [
 ]
 STUDIES = [
     *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
+    training(24, Config("categorical", seed=1)),
+    training(12, Config("inflated", seed=1)),
+    training(10, Config("bernoulli", latent_dim=TASK_3.latent_dim)),  # Task 3a at the others' learning rate
     step(0.1, "report/studies/plateaus.py", "plateaus.json"),
     step(2, "report/studies/classifier.py", "classifier.json"),
     step(3, "report/studies/benchmark.py", "benchmark.json"),
-    step(120, "report/studies/variants.py", "variants.json"),
+    step(220, "report/studies/variants.py", "variants.json"),
+    step(40, "report/studies/continued.py", "continued.json"),
     *(training(20, config) for config in LEARNED),
     figures("task_1/sample.py", LEARNED[-1].run, "samples"),
     step(20, "report/studies/samples.py", "samples.json"),
     step(1, "report/studies/pixel_levels.py", "pixel-levels.json", "pixel-levels.png"),
     step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary.json"),
     step(2, "report/studies/latents.py", "latents.json"),
-    step(3, f"report/studies/stopping.py --run {BERNOULLI.run}", "stopping.json", f"{BERNOULLI.run}-stopping.png"),
+    step(10, "report/studies/stopping.py", "stopping.json", f"{BERNOULLI.run}-stopping.png"),
     step(12, f"report/studies/posterior.py --run {TASK_3.run}", "posterior.json", f"{TASK_3.run}-posterior.png"),
     study(5, "gaps", FAVOURITE.run),
     study(7, "gaps", BERNOULLI.run, " --images 1000"),

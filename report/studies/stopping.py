@@ -1,6 +1,7 @@
-"""When does an optimisation of Psi end (Task 4a)? The objective of four images, and what more steps would gain.
+"""When does an optimisation of Psi end (Task 4)? Its objective by step, and what more steps would gain.
 
-Writes report/results/stopping.json and a figure: its averages over windows, where it stops, and the ELBO at Psi* then.
+For two models, whole images and left halves. Writes report/results/stopping.json and a figure of four whole images:
+averages over windows, where the rule stops, and the ELBO at Psi* then.
 """
 
 import sys
@@ -8,11 +9,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from typing import Any, NamedTuple
+
 from common import cli
-from common.config import FAVOURITE
+from common.config import FAVOURITE, Config
 from common.evaluation import log_weights, mean_and_se, own_score
 from common.figures import COLOURS, save_figure
-from common.vae import VAE
+from common.runs import Source
+from common.vae import LEFT, VAE
 from task_4.inference import LEARNING_RATE, PATIENCE, WINDOW, Psi, ascend, generator_of, infer
 
 import matplotlib.pyplot as plt
@@ -21,53 +25,74 @@ from torch import Tensor
 from tqdm import trange
 
 SHOWN, LONGER, SAMPLES = 4, 4, 1000  # images in the figure; times as many steps; draws for an ELBO
+RUNS = [Config("bernoulli").run, FAVOURITE.run]
+
+
+class Course(NamedTuple):
+    """Of N optimisations: windows until the rule stops; averages over windows of mean, log sigma and objective,
+    (windows, N, 2 K + 1), for LONGER times as many; the ELBOs at both ends (N,)."""
+
+    stop: Tensor
+    path: Tensor
+    early: Tensor
+    late: Tensor
 
 
 def main() -> None:
-    parser = cli.run_parser(__doc__, FAVOURITE.run)
+    parser = cli.parser(__doc__)
     parser.add_argument("--images", type=cli.count(SHOWN), default=100, help="validation images to measure (100)")
     options = parser.parse_args()
-    mnist, vae, source = cli.load(options)
-    x, score = mnist.val.spread(options.images).x, own_score(vae.likelihood)
-    found = infer(vae, x, starts=1)[0]
-    stop = (found.steps / WINDOW).long()  # windows
-    path = followed(vae, x, LONGER * int(stop.max()))
-    last = [path[LONGER * end - PATIENCE - 1 : LONGER * end, i].mean(dim=0) for i, end in enumerate(stop.tolist())]
-    mean, log_sigma, _ = torch.stack(last).tensor_split([vae.latent_dim, 2 * vae.latent_dim], dim=1)
-    early, late = (
-        log_weights(vae, x, psi.q_z(), SAMPLES, score).mean(dim=0) for psi in (found.psi, Psi(mean, log_sigma))
-    )
-    results = {
-        "images": len(x),
-        "longer": LONGER,
-        "gain": mean_and_se(late - early),
-        "noise": path[-PATIENCE:, :, -1].std(dim=0).mean().item(),  # of a window's average, at the end
-    }
+    mnist, source, device = cli.prepare(options)
+    x, results = mnist.val.spread(options.images).x, {"images": options.images, "longer": LONGER, "runs": {}}
+    courses = {}
+    for run in RUNS:
+        vae = source.vae(run, device)
+        courses[run] = {name: followed(vae, x, mask) for name, mask in (("whole", None), ("left", LEFT.to(device)))}
+        results["runs"][run] = {name: measured(course) for name, course in courses[run].items()}
     source.save("stopping", results)
-    figure, axis = plt.subplots(figsize=(6.5, 2.2))
-    for i, colour in zip(torch.arange(SHOWN) * len(x) // SHOWN, COLOURS[1:], strict=False):
-        course, end = (path[:, i, -1] - late[i]).cpu(), int(stop[i])
-        steps = WINDOW * torch.arange(1, len(course) + 1)
-        axis.plot(steps[: LONGER * end], course[: LONGER * end], color=colour, lw=0.8)
-        axis.plot(steps[end - 1], (early - late)[i].cpu(), "o", color=colour)
-    axis.set(xlabel="step", ylabel="objective − its end / nats", ylim=(-8, 2), xscale="log")
-    axis.grid(alpha=0.3)
-    save_figure(figure, f"{options.run}-stopping", source)
+    draw(courses[RUNS[0]]["whole"], source)
 
 
-def followed(vae: VAE, x: Tensor, windows: int) -> Tensor:
-    """infer's own first start, never stopped: averages over each window of mean, log sigma and objective,
-    (windows, N, 2 K + 1)."""
-    start = torch.zeros(len(x), vae.latent_dim, device=x.device)
+def followed(vae: VAE, x: Tensor, mask: Tensor | None) -> Course:
+    """infer's own first start for each of x (N, 1, 28, 28), and the same never stopped."""
+    found, score = infer(vae, x, mask, starts=1)[0], own_score(vae.likelihood, mask)
+    stop = (found.steps / WINDOW).long()
+    start = torch.zeros_like(found.psi.mean)
     psi = Psi(start.clone().requires_grad_(), start.clone().requires_grad_())
-    optimiser, generators = torch.optim.Adam(psi, lr=LEARNING_RATE), [generator_of(image, 0, 0) for image in x.cpu()]
+    seen = x if mask is None else torch.where(mask, x, 0.0)
+    optimiser, generators = torch.optim.Adam(psi, lr=LEARNING_RATE), [generator_of(image, 0, 0) for image in seen.cpu()]
     for generator in generators:
         torch.randn(vae.latent_dim, generator=generator)  # the mean that infer draws and does not use for its first
     path = []
-    for window in trange(windows, desc="windows"):
+    for window in trange(LONGER * int(stop.max()), desc="windows"):
         noise = torch.stack([torch.randn(WINDOW, vae.latent_dim, generator=one) for one in generators], dim=1)
-        path.append(ascend(vae, x, None, psi, slice(None), optimiser, noise.to(x.device), WINDOW * window) / WINDOW)
-    return torch.stack(path)
+        path.append(ascend(vae, x, mask, psi, slice(None), optimiser, noise.to(x.device), WINDOW * window) / WINDOW)
+    path = torch.stack(path)
+    last = [path[LONGER * end - PATIENCE - 1 : LONGER * end, i].mean(dim=0) for i, end in enumerate(stop.tolist())]
+    mean, log_sigma, _ = torch.stack(last).tensor_split([vae.latent_dim, 2 * vae.latent_dim], dim=1)
+    ends = (found.psi, Psi(mean, log_sigma))
+    early, late = (log_weights(vae, x, psi.q_z(), SAMPLES, score).mean(dim=0) for psi in ends)
+    return Course(stop, path, early, late)
+
+
+def measured(course: Course) -> dict[str, Any]:
+    return {
+        "steps": WINDOW * course.stop.double().mean().item(),
+        "gain": mean_and_se(course.late - course.early),
+        "noise": course.path[-PATIENCE:, :, -1].std(dim=0).mean().item(),  # of a window's average, at the end
+    }
+
+
+def draw(course: Course, source: Source) -> None:
+    figure, axis = plt.subplots(figsize=(6.5, 2.4))
+    for i, colour in zip(torch.arange(SHOWN) * len(course.stop) // SHOWN, COLOURS[1:], strict=False):
+        values, end = (course.path[:, i, -1] - course.late[i]).cpu(), int(course.stop[i])
+        steps = WINDOW * torch.arange(1, len(values) + 1)
+        axis.plot(steps[: LONGER * end], values[: LONGER * end], color=colour, lw=0.8)
+        axis.plot(steps[end - 1], (course.early - course.late)[i].cpu(), "o", color=colour)
+    axis.set(xlabel="step", ylabel="ELBO − final ELBO / nats", ylim=(-8, 2), xscale="log")
+    axis.grid(alpha=0.3)
+    save_figure(figure, f"{RUNS[0]}-stopping", source)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Are sigma_min, eps and k well chosen? Models that differ in one setting, each trained until its rule ends it.
+"""Are K, sigma_min, eps and k well chosen? Models that differ in one setting, each trained until its rule ends it.
 
 One differs in more: a Gaussian that is trained on the probability of grey levels, and whose mean may leave [0, 1].
 
@@ -41,7 +41,7 @@ class GreyGaussian(Gaussian):
         return self.log_mass(p_x, x).float()
 
 
-CHOSEN = [Config(name) for name in ("gaussian", "beta", "categorical")]
+CHOSEN = [Config(name) for name in ("gaussian", "beta", "categorical", "inflated")]
 
 
 def variants() -> list[Config]:
@@ -50,7 +50,8 @@ def variants() -> list[Config]:
         *(Config("gaussian", sigma_min=value) for value in (0.05, 0.0004)),
         Config("grey_gaussian"),
         *(Config("beta", eps=value) for value in (1 / 512, 1e-4)),
-        *(Config("categorical", bins=value) for value in (8, 16)),
+        *(Config("categorical", bins=value) for value in (4, 8, 16)),
+        *(Config(name, latent_dim=value) for name in ("gaussian", "inflated") for value in (16, 64)),
     ]
 
 
