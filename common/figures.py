@@ -22,6 +22,7 @@ from torchvision.utils import make_grid
 COLOURS = ["#000000", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8c6d31", "#7f7f7f", "#b8b000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p"]
 GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}  # 0 is black and 1 is white in every image
+VALIDATION = {"color": COLOURS[4], "linestyle": (0, (4, 1.5))}  # dashed: the training curve shows through
 matplotlib.rcdefaults()  # not the user's matplotlibrc
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
@@ -77,11 +78,11 @@ def elbo_curves(results: dict[str, Any], name: str = "ELBO") -> Figure:
     late = max(1, len(history) // 6)
     figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.7))
     for axis, rows, title in ((axes[0], history, "all epochs"), (axes[1], history[late:], f"from epoch {late}")):
-        for part, colour, text in (("train", COLOURS[1], "training"), ("val", COLOURS[4], "validation")):
+        for epoch in drops:  # wide, to be seen under the line of the best epoch, too
+            axis.axvline(epoch, color=COLOURS[2], lw=2.5, label="learning rate falls" if epoch == drops[0] else None)
+        for part, style, text in (("train", {"color": COLOURS[1]}, "training"), ("val", VALIDATION, "validation")):
             label = f"{text} ({results['images'][part]:,} images)"
-            axis.plot([row["epoch"] for row in rows], [row[part]["elbo"] for row in rows], color=colour, label=label)
-        for epoch in drops:
-            axis.axvline(epoch, color=COLOURS[2], lw=0.8, label="learning rate falls" if epoch == drops[0] else None)
+            axis.plot([row["epoch"] for row in rows], [row[part]["elbo"] for row in rows], label=label, **style)
         axis.axvline(best, color="black", linestyle=":", label=f"best epoch: {best}")
         axis.set(xlabel="epoch", ylabel=f"{name} / nats", title=title)
         axis.grid(alpha=0.3)
@@ -96,15 +97,18 @@ def legend_below(figure: Figure, axis: Axes) -> None:
     figure.legend(lines, labels, **place, frameon=False, columnspacing=1.2, handlelength=1.5)
 
 
-def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
-    """points (N, 2), one colour and marker for each digit, and the digit itself at the mean of its points."""
+def latent_scatter(axis: Axes, points: Tensor, labels: Tensor, means: bool = True) -> None:
+    """points (N, 2), a colour and marker for each digit, and, with means, the digit at the mean of its points."""
     points, labels = points.cpu().numpy(), labels.cpu().numpy()
     for digit, colour in enumerate(COLOURS):
         chosen = points[labels == digit]
         style = {"color": colour, "marker": MARKERS[digit], "edgecolor": "white", "linewidth": 0.3}
         axis.scatter(*chosen.T, s=24, alpha=0.8, label=str(digit), **style)
-        if len(chosen):
+        if means and len(chosen):
             outline = [withStroke(linewidth=3, foreground="white")]
             place = {"ha": "center", "va": "center", "zorder": 3, "path_effects": outline}
-            axis.text(*chosen.mean(axis=0), str(digit), color=colour, fontsize=15, fontweight="bold", **place)
+            axis.text(*chosen.mean(axis=0), str(digit), color=colour, fontsize=13, fontweight="bold", **place)
+
+
+def legend_of_digits(axis: Axes) -> None:
     axis.legend(title="digit", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)

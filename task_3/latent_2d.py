@@ -8,9 +8,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import cli
 from common.config import TASK_3
 from common.evaluation import encode
-from common.figures import latent_scatter, save_figure
+from common.figures import latent_scatter, legend_of_digits, save_figure
 
 import matplotlib.pyplot as plt
+
+CENTRE = {"xlim": (-1.0, 1.0), "ylim": (-1.0, 2.0)}  # the crowded part, enlarged
 
 
 def main() -> None:
@@ -19,9 +21,12 @@ def main() -> None:
     cli.require(vae.latent_dim == 2, options.run, "K = 2")
     u = encode(vae, mnist.test.x[:1000])  # mu(x_i), (1000, 2)
 
-    figure, axis = plt.subplots(figsize=(6.5, 3.8))
-    latent_scatter(axis, u, mnist.test.y[:1000])
-    axis.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$")
+    figure, (whole, centre) = plt.subplots(1, 2, figsize=(6.5, 3.6), width_ratios=[1.5, 1])
+    latent_scatter(whole, u, mnist.test.y[:1000])
+    latent_scatter(centre, u, mnist.test.y[:1000], means=False)
+    whole.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$")
+    centre.set(**CENTRE, xlabel="$\\mu_1(x_i)$")
+    legend_of_digits(centre)
     save_figure(figure, f"{options.run}-latent-2d", source)
 
 

@@ -29,9 +29,10 @@ from tqdm import tqdm
 
 INK = range(252, LEVELS)  # the saturated levels
 BINS, BATCH, RESAMPLED = 10, 250, 100
+LINES = [COLOURS[i] for i in (1, 2, 3, 6, 7, 8, 9)]  # of the models
 IMAGE, DRAWS = 0, 20  # of the figure: the test image, and the draws of z over which predictions are averaged
 CROP = slice(12, 22), slice(10, 20)  # rows and columns that are shown of it
-PIXELS = {"edge": (17, 15, COLOURS[6], 0), "ink": (17, 16, COLOURS[9], 200)}  # row, column, colour of the frame, lowest
+PIXELS = {"edge": (17, 15, COLOURS[4], 0), "ink": (17, 16, COLOURS[5], 200)}  # row, column, colour of the frame, lowest
 
 
 @torch.no_grad()
@@ -102,13 +103,13 @@ def figure_of(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
     left.axis("off")
     for axis, (name, (row, column, colour, lowest)) in zip(panels, PIXELS.items(), strict=True):
         left.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, color=colour, lw=2))
-        for style, (model, levels) in zip(COLOURS[1:], predicted.items(), strict=False):
+        for style, (model, levels) in zip(LINES, predicted.items(), strict=False):
             axis.plot(levels[:, row, column].cpu().numpy(), color=style, lw=1, label=model.capitalize())
         level = int(level_of(x[row, column]))
         axis.axvline(level, color="black", linestyle=":", lw=1, label="true level")
-        axis.set(yscale="log", ylim=(1e-5, 1.2), xlim=(lowest - 2, LEVELS + 1), xlabel="grey level")
+        axis.set(yscale="log", ylim=(1e-4, 1.2), xlim=(lowest - 2, LEVELS + 1), xlabel="grey level")
         axis.set_title(f"{name}: true level {level}", color=colour)
-        axis.set_xticks([lowest, (lowest + LEVELS) // 2, LEVELS - 1])
+        axis.set_xticks([lowest, LEVELS - 1])
     panels[0].set_ylabel("P(grey level)")
     panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
