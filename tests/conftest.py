@@ -204,8 +204,11 @@ COMMANDS = {
     "report/studies/benchmark.py": (["--batches", "2"], ["results/benchmark.json"]),
     "report/studies/gaps.py": (["--images", "8"], ["results/gaps-inflated-k32.json"]),
     "report/studies/completions.py": (["--images", "11"], ["results/completions-inflated-k32.json"]),
-    "report/studies/stopping.py": (["--images", "8"], ["results/stopping.json"]),
-    "report/studies/posterior.py": (["--images", "8"], ["results/posterior.json", "figures/{plane}-posterior.png"]),
+    "report/studies/stopping.py": (["--images", "4"], ["results/stopping.json"]),
+    "report/studies/posterior.py": (
+        ["--images", "8", "--step", "0.1"],
+        ["results/posterior.json", "figures/{plane}-posterior.png"],
+    ),
 }
 
 

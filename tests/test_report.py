@@ -7,7 +7,7 @@ import zipfile
 from types import SimpleNamespace
 
 from common import runs
-from common.config import LEARNED, Config
+from common.config import LEARNED, TASK_3, Config
 from common.errors import UserError
 from common.runs import Home, Source, fingerprint, load_checkpoint, read_json
 from common.training import evaluate, means
@@ -48,6 +48,7 @@ def inputs(made, project, tmp_path_factory):
             if not path.is_file():  # other seeds and models: as those that the scripts were run with
                 kind = name.rpartition("-")[2]
                 same = re.sub(r"-seed=\d", "", name) if "-seed" in name else name.replace("bernoulli", "inflated")
+                same = f"{TASK_3.run}.json" if name == "bernoulli-k2.json" else same
                 shutil.copy(
                     path.with_name(same) if path.suffix == ".json" else next(path.parent.glob(f"*-{kind}")), path
                 )

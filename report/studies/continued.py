@@ -1,7 +1,7 @@
-"""Does the stopping rule end too early? Each trained model goes on from its best weights at the first learning rate.
+"""Does the stopping rule end too early? Models go on from their best weights at the first learning rate.
 
-The same rule ends that, too. Writes report/results/continued.json: how much better each model has become on validation
-images, in the units of its ELBO and per pixel. Interrupted, it goes on where it was.
+The same rule ends that, too. Writes report/results/continued.json: how much better the models with independent pixels
+have become on validation images, in the units of the ELBO and per pixel. Interrupted, it goes on where it was.
 """
 
 import sys
@@ -28,8 +28,9 @@ def main() -> None:
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
     models = [
-        replace(config, max_epochs=options.max_epochs) for config in CHOICES if config.run in trained(source.home)
+        config for config in CHOICES if config.make_likelihood().independent and config.run in trained(source.home)
     ]
+    models = [replace(config, max_epochs=options.max_epochs) for config in models]
     results = {config.run: continued(config, mnist, source, device) for config in models}
     source.save("continued", {"images": len(mnist.val.x), "runs": results})
 

@@ -43,13 +43,14 @@ BLOCK = 100  # images whose Psi are optimised together
 def main() -> None:
     parser = cli.run_parser(__doc__, TASK_3.run)
     parser.add_argument("--images", type=cli.count(8), default=1000, help="test images to measure (1000)")
+    parser.add_argument("--step", type=float, default=STEP, help="of the grid (%(default)s)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
     fits = vae.latent_dim == 2 and isinstance(vae.likelihood, BernoulliLikelihood)
     cli.require(fits, options.run, "a Bernoulli model with K = 2")
     x = mnist.test.spread(options.images).x
-    log_p, starts = plane(vae, x, STEP)
-    finer = plane(vae, x[::CHECKED], STEP / 2)[0] - log_p[::CHECKED]
+    log_p, starts = plane(vae, x, options.step)
+    finer = plane(vae, x[::CHECKED], options.step / 2)[0] - log_p[::CHECKED]
     rows, q_psi = [], []
     for part, mean, log_sigma in zip(*(every.split(BLOCK) for every in (x, *starts)), strict=True):
         with torch.enable_grad():
