@@ -120,7 +120,8 @@ def source_of(options: argparse.Namespace, dataset: str | None = None) -> Source
 
     Raises UserError, before any work, if what will be made could not be written.
     """
-    source = Source(dataset or options.dataset.replace("auto", "mnist"), command(options))
+    named = "mnist" if options.dataset == "auto" else options.dataset
+    source = Source(dataset or named, command(options))
     for folder in (source.home.results, source.home.figures):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -160,9 +161,8 @@ def train_run(options: argparse.Namespace) -> None:
     }[results["stopped_by"]]
     say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")
     say(f"test ELBO {test['elbo']:.2f} ± {test['elbo_se']:.2f} nats per image, KL {test['kl']:.2f}. Its figures:")
-    stand_in = "" if mnist.name == "mnist" else f" --dataset {mnist.name}"
     for script in ("curves", "reconstruct", "sample"):
-        say(f"    python task_1/{script}.py --run {run}{stand_in}")
+        say(f"    python task_1/{script}.py --run {run}{source.option}")
 
 
 def main(script: Callable[[], None]) -> None:

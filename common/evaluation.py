@@ -48,7 +48,7 @@ def grey_mass(likelihood: Likelihood, x_train: Tensor) -> Score:
     Where a likelihood joins levels in bins, a bin's probability is shared out as its levels occur in x_train.
     """
     counts = level_frequencies(x_train).sum(dim=(1, 2, 3))  # (256,)
-    bins = likelihood.observe(torch.linspace(0, 1, LEVELS, device=x_train.device))
+    bins = likelihood.observe(torch.arange(LEVELS, device=x_train.device) / (LEVELS - 1))
     in_bin = torch.stack([counts[bins == value].sum() for value in bins])  # what the level's whole bin has
     log_share = (counts / in_bin).log()
     return lambda p_x, x: likelihood.log_mass(p_x, x) + log_share[level_of(x)]

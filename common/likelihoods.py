@@ -126,7 +126,7 @@ class BetaLikelihood(Likelihood):
 class CategoricalLikelihood(Likelihood):
     """Task 2c: Cat(X_d | pi_d(z)) over k bins of equal width; observe discretises, and x = 1 belongs to the last bin.
 
-    k = 32: as a model of grey levels it is better than k = 8 and 16, but each doubling brings less and costs more
+    k = 32: as a model of grey levels it is better than fewer bins, but each doubling of the outputs brings less
     (report/studies/variants.py), and a picture moves by at most 1/32, which nobody sees. Bin j is shown as the grey
     value j / (k - 1), which lies within bin j, keeps black black and white white.
     """

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import pad
 
 REACH = 3  # pixels; a pixel sees this many columns to its left, as far up and down, and the pixels above itself
-SATURATED = 0.98  # ink begins here: a third of all pixels that are not black have the levels 252 to 254
+SATURATED = 0.98  # ink is brighter: a third of all pixels that are not black have the levels 252 to 254
 
 
 class Context(nn.Module):

@@ -60,6 +60,11 @@ class Source:
         self.home = home(dataset)
         self.weights: dict[str, str] = {}  # fingerprints by run
 
+    @property
+    def option(self) -> str:
+        """What a command needs besides to use this data set."""
+        return "" if self.dataset == "mnist" else f" --dataset {self.dataset}"
+
     def load(self, run: str, results: str | None = None) -> dict[str, Any]:
         """The checkpoint of a trained model. Raises CheckpointError if there is none, if it is damaged, or if its
         weights are not those that report/results/<results, by default the run>.json was made with."""
@@ -83,8 +88,7 @@ class Source:
             vae = config.make_vae()
             vae.load_state_dict(content["weights"])
         except (CheckpointError, RuntimeError, KeyError) as error:
-            stand_in = "" if self.dataset == "mnist" else f" --dataset {self.dataset}"
-            raise CheckpointError(f"{run}: {error}; train it with: python {config.command}{stand_in}") from error
+            raise CheckpointError(f"{run}: {error}; train it with: python {config.command}{self.option}") from error
         return vae.to(device).eval().requires_grad_(False)
 
     def results(self, name: str) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def main() -> None:
     grey = [config.run for config in CHOICES if config.make_likelihood().grey_levels]
     for run in tqdm([run for run in grey if run in trained(source.home)], desc="models"):
         vae = source.vae(run, device)
-        found = ev.elbo_by(vae, x, score := ev.grey_score(vae.likelihood, mnist.train.x))
+        score = ev.grey_score(vae.likelihood, mnist.train.x)
+        found = ev.elbo_by(vae, x, score)
         weights = ev.log_weights(vae, few, vae.q_z(few), SAMPLES[-1], score)
         bounds = [(s, ev.bits_per_dimension(ev.importance_bound(weights, s))) for s in SAMPLES]
         bits[run] = ev.bits_per_dimension(found.elbo)

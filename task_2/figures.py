@@ -24,10 +24,12 @@ def draw(options: argparse.Namespace) -> None:
     run, x = options.run, mnist.test.x[:32]
     likelihood = vae.likelihood
     save_figure(elbo_curves(source.results(run), likelihood.objective), f"{run}-curves", source)  # as in Task 1b
-    z, z_new = vae.q_z(x).sample(), vae.p_z.sample((64,))  # as in Task 1d
+    z = vae.q_z(x).sample()  # as in Task 1d: z ~ q(Z|x) for reconstructions,
+    z_new = vae.p_z.sample((64,))  # z ~ p(Z) for new images,
+    x_new, new = (likelihood.show(vae.p_x(latents)) for latents in (z, z_new))  # and x' ~ p(X|z), or means
     name = "mean" if likelihood.shows == "means" else "x'"
-    save_figure(pairs_grid(x, likelihood.show(vae.p_x(z)), name), f"{run}-reconstructions", source)
-    save_figure(image_grid(likelihood.show(vae.p_x(z_new)), columns=8), f"{run}-samples", source)
+    save_figure(pairs_grid(x, x_new, name), f"{run}-reconstructions", source)
+    save_figure(image_grid(new, columns=8), f"{run}-samples", source)
     if likelihood.shows == "means":
         binary = likelihood.sample(vae.p_x(z_new[:16]))
         save_figure(image_grid(binary, columns=8), f"{run}-binary-samples", source)

@@ -11,8 +11,9 @@ from common.evaluation import encode
 from common.figures import latent_scatter, legend_of_digits, save_figure
 
 import matplotlib.pyplot as plt
+import torch
 
-CENTRE = {"xlim": (-1.0, 1.0), "ylim": (-1.0, 2.0)}  # the crowded part, enlarged
+CROWDED = torch.tensor([0.15, 0.85])  # what is enlarged: the points between these shares, in each direction
 
 
 def main() -> None:
@@ -25,7 +26,8 @@ def main() -> None:
     latent_scatter(whole, u, mnist.test.y[:1000])
     latent_scatter(centre, u, mnist.test.y[:1000], means=False)
     whole.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$")
-    centre.set(**CENTRE, xlabel="$\\mu_1(x_i)$")
+    (left, right), (low, high) = u.quantile(CROWDED.to(u), dim=0).T.tolist()
+    centre.set(xlim=(left, right), ylim=(low, high), xlabel="$\\mu_1(x_i)$")
     legend_of_digits(centre)
     save_figure(figure, f"{options.run}-latent-2d", source)
 

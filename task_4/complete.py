@@ -26,7 +26,7 @@ def main() -> None:
     with torch.no_grad():
         x_new = vae.likelihood.show(vae.p_x(q_z.sample()))  # z ~ q(Z|Psi*), x' ~ p(X|z)
     columns = [x, torch.where(left, x, 0.0), torch.where(left, x, x_new)]
-    save_figure(columns_grid(columns, TITLES * 2, width=3.2), f"{options.run}-completions", source)
+    save_figure(columns_grid(columns, TITLES, width=1.8), f"{options.run}-completions", source)
 
 
 if __name__ == "__main__":

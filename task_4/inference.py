@@ -49,6 +49,9 @@ def infer(
     mask: bool, broadcast to x: the likelihood's pixels (Task 4b: the left half). starts: optimisations of an image, or
     a Psi (N, S, K) to search near; after EARLY windows the keep best go on, and are returned, each image's best first.
 
+    An optimisation ends when PATIENCE windows in a row have had no better average objective than its best window; its
+    Psi* is the average of Psi over that window and those since.
+
     They share a tensor but no parameter: the objective is their sum, Adam works on each coordinate, and the decoder,
     which must be in eval mode and stays as it is, mixes no images. Each has noise of its own, seeded by the pixels that
     its objective sees and by stream: so an image takes the same path alone and in company, and nothing of x_R enters.
@@ -67,7 +70,7 @@ def infer(
     going = torch.arange(n * count, device=x.device)  # the optimisations that go on; for each of them:
     best = x.new_full((n * count,), -torch.inf)  # its best window's sum of objectives
     waited = torch.zeros_like(going)  # windows since then
-    sums = torch.zeros_like(ends[:, :-1])  # over the best window and those since: with little of a single step's noise
+    sums = torch.zeros_like(ends[:, :-1])  # of mean, log sigma and objective over the best window and those since
     for window in range(1, MAX_WINDOWS + 1):
         noise = torch.stack([torch.randn(WINDOW, k, generator=generators[i]) for i in going.tolist()], dim=1)
         path = ascend(vae, x[going // count], mask, psi, going, optimiser, noise.to(x.device), WINDOW * (window - 1))

@@ -27,7 +27,7 @@ def main() -> None:
     for q_z in (found.psi.q_z(), vae.q_z(x)):  # q(Z|Psi*) for x', and q(Z|x) as in Task 1d for x''
         with torch.no_grad():
             columns.append(vae.likelihood.show(vae.p_x(q_z.sample())))  # z ~ q(Z), then a sample of p(X|z)
-    save_figure(columns_grid(columns, ["x", "x'", "x''"] * 2, width=3.2), f"{options.run}-psi-reconstructions", source)
+    save_figure(columns_grid(columns, ["x", "x'", "x''"], width=2.2), f"{options.run}-psi-reconstructions", source)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Task 4: the optimisation of Psi."""
 
 from common.vae import LEFT, elbo, start_from_marginals
+from report.studies import stopping
 from task_4 import inference
-from task_4.inference import Psi, infer
+from task_4.inference import PATIENCE, Psi, infer
 
 import pytest
 import torch
@@ -91,6 +92,17 @@ def test_optimisations_near_given_ones_stay_near_them(vae, images):
     again = infer(vae, images, starts=far, keep=2)
     assert ((again[0].psi.mean - found.mean).abs() < 0.5).all()
     assert ((again[1].psi.mean - found.mean).abs() > 10).all()
+
+
+@pytest.mark.parametrize("mask", [None, LEFT], ids=["whole", "left"])
+def test_the_study_follows_the_same_optimisations_further(vae, images, mask, monkeypatch):
+    for module, name, value in ((stopping, "WINDOW", 10), (stopping, "SAMPLES", 10), (inference, "MAX_WINDOWS", 60)):
+        monkeypatch.setattr(module, name, value)
+    found, course = infer(vae, images[:3], mask, starts=1)[0], stopping.followed(vae, images[:3], mask)
+    assert not found.capped.any()
+    ends = [course.path[stop - PATIENCE - 1 : stop, i].mean(dim=0) for i, stop in enumerate(course.stop.tolist())]
+    expected = torch.cat([*found.psi, found.objective.unsqueeze(1)], dim=1)
+    torch.testing.assert_close(torch.stack(ends), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_what_is_no_image_is_refused(vae, images):

@@ -72,6 +72,7 @@ def textbook_epoch(net: Textbook, train: DataLoader, val: DataLoader, batches: i
 def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--batches", type=cli.count(1), help="a quick try: so many of the textbook way, and one epoch")
+    parser.set_defaults(device="cpu")
     options = parser.parse_args()
     mnist, source, _ = cli.prepare(options)
     net, train, val = Textbook(), textbook_loader(mnist.train, shuffle=True), textbook_loader(mnist.val, shuffle=False)

@@ -52,8 +52,7 @@ def load_classifier(source: Source, device: str, name: str = "classifier") -> Cl
     try:
         net.load_state_dict(source.load(name, results="classifier")["weights"])
     except (CheckpointError, RuntimeError) as error:
-        stand_in = "" if source.dataset == "mnist" else f" --dataset {source.dataset}"
-        raise CheckpointError(f"{error}; train it with: python report/studies/classifier.py{stand_in}") from error
+        raise CheckpointError(f"{error}; train it with: python report/studies/classifier.py{source.option}") from error
     return net.to(device).eval().requires_grad_(False)
 
 

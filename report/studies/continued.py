@@ -1,7 +1,8 @@
 """Does the stopping rule end too early? Models go on from their best weights at the first learning rate.
 
 The same rule ends that, too. Writes report/results/continued.json: how much better the models with independent pixels
-have become on validation images, in the units of the ELBO and per pixel. Interrupted, it goes on where it was.
+have become on validation images, in the units of the ELBO and per pixel; the best epoch counts, so a gain is never
+negative. Interrupted, it goes on where it was.
 """
 
 import sys
@@ -30,15 +31,15 @@ def main() -> None:
     models = [
         config for config in CHOICES if config.make_likelihood().independent and config.run in trained(source.home)
     ]
-    models = [replace(config, max_epochs=options.max_epochs) for config in models]
+    models = [replace(config, max_epochs=options.max_epochs + 1) for config in models]
     results = {config.run: continued(config, mnist, source, device) for config in models}
     source.save("continued", {"images": len(mnist.val.x), "runs": results})
 
 
 def continued(config: Config, mnist: Mnist, source: Source, device: str) -> dict[str, Any]:
     """A training whose history begins with epoch 0 and the best epoch of the one that has ended, with its weights."""
-    folder, first = source.home.runs / "continued" / config.run, source.results(config.run)["history"][0]
-    best = source.vae(config.run, device)
+    best, ended = source.vae(config.run, device), source.results(config.run)
+    folder = source.home.runs / "continued" / f"{config.run}-{source.weights[config.run]}"
     before = evaluate(best, mnist.val.x)
     with open_run(folder):
         if not (folder / "state.pt").exists():
@@ -48,7 +49,8 @@ def continued(config: Config, mnist: Mnist, source: Source, device: str) -> dict
             average.n_averaged.fill_(SETTLED)
             parts = {"vae": vae, "average": average, "optimiser": optimiser}
             state = {name: part.state_dict() for name, part in parts.items()} | {"best": best.state_dict()}
-            state |= {"history": [first, first | {"val": means(before)}], "val_elbos": [before.elbo.cpu()] * 2}
+            history = [ended["history"][0], ended["history"][ended["best_epoch"]] | {"val": means(before)}]
+            state |= {"history": history, "val_elbos": [before.elbo.cpu()] * 2}
             save_checkpoint(folder / "state.pt", {"config": config.to_dict(), "dataset": mnist.name, **state})
         results, weights = train(config, mnist, folder, device)
     best.load_state_dict(weights)

@@ -46,8 +46,8 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=STEP, help="of the grid (%(default)s)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
-    fits = vae.latent_dim == 2 and isinstance(vae.likelihood, BernoulliLikelihood)
-    cli.require(fits, options.run, "a Bernoulli model with K = 2")
+    fits = vae.latent_dim == 2 and isinstance(vae.likelihood, BernoulliLikelihood) and not vae.mixture
+    cli.require(fits, options.run, "a Bernoulli model with K = 2 and p(Z) = N(0, I)")
     x = mnist.test.spread(options.images).x
     log_p, starts = plane(vae, x, options.step)
     finer = plane(vae, x[::CHECKED], options.step / 2)[0] - log_p[::CHECKED]

@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument("--images", type=cli.count(SHOWN), default=100, help="validation images to measure (100)")
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
-    x, results = mnist.val.spread(options.images).x, {"images": options.images, "longer": LONGER, "runs": {}}
-    courses = {}
+    x, courses = mnist.val.spread(options.images).x, {}
+    results = {"images": len(x), "longer": LONGER, "runs": {}}
     for run in RUNS:
         vae = source.vae(run, device)
         courses[run] = {name: followed(vae, x, mask) for name, mask in (("whole", None), ("left", LEFT.to(device)))}

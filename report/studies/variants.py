@@ -60,20 +60,18 @@ def main() -> None:
     parser.add_argument("--max-epochs", type=cli.count(0), default=TASK_1.max_epochs, help="of each (%(default)s)")
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
-    classifier, command = load_classifier(source, device), source.command
-    found, real, rows = rows_so_far(source), features(classifier, mnist.val.x), {}
+    classifier, command, wanted = load_classifier(source, device), source.command, variants()
+    real, rows = features(classifier, mnist.val.x), rows_so_far(source)
     for config in CHOSEN:
         vae, trained = source.vae(config.run, device), source.results(config.run)
-        rows[config.run] = described(config, trained)
-        rows[config.run] |= measured(vae, mnist, classifier, real)
-    for done, config in enumerate(wanted := variants(), 1):
-        run = config.run
-        if run not in found:
+        rows[config.run] = described(config, trained) | measured(vae, mnist, classifier, real)
+    for config in wanted:
+        if config.run not in rows:
             config = replace(config, max_epochs=options.max_epochs)
-            vae, found[run] = trained_variant(config, mnist, source.home.runs / run, device)
-            found[run] |= measured(vae, mnist, classifier, real)
-        rows[run] = found[run]
-        source.command = command if done == len(wanted) else f"{command}, {done} of {len(wanted)} variants"
+            vae, row = trained_variant(config, mnist, source.home.runs / config.run, device)
+            rows[config.run] = row | measured(vae, mnist, classifier, real)
+        left = len({config.run for config in wanted} - rows.keys())
+        source.command = f"{command}, {left} left" if left else command
         source.save("variants", {"images": len(mnist.val.x), "active_above": ACTIVE, "rows": rows})
 
 
