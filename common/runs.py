@@ -91,6 +91,10 @@ class Source:
             raise CheckpointError(f"{run}: {error}; train it with: python {config.command}{self.option}") from error
         return vae.to(device).eval().requires_grad_(False)
 
+    def trained(self, configs: list[Config]) -> list[Config]:
+        """Those of which there are weights."""
+        return [config for config in configs if config.run in trained(self.home)]
+
     def results(self, name: str) -> dict[str, Any]:
         """report/results/<name>.json, and the fingerprints of its weights as those of this source."""
         path = self.home.results / f"{name}.json"

@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import cli
 from common import evaluation as ev
 from common.config import CHOICES, FAVOURITE
-from common.runs import trained
 
 import torch
 from tqdm import tqdm
@@ -28,8 +27,8 @@ def main() -> None:
     x, few = mnist.test.x, mnist.test.spread(options.images).x
     bits = {"no latents": ev.bits_without_latents(mnist.train.x, x)}
     results = {"importance_images": len(few), "models": {"no latents": {}}}
-    grey = [config.run for config in CHOICES if config.make_likelihood().grey_levels]
-    for run in tqdm([run for run in grey if run in trained(source.home)], desc="models"):
+    grey = [config.run for config in source.trained(CHOICES) if config.make_likelihood().grey_levels]
+    for run in tqdm(grey, desc="models"):
         vae = source.vae(run, device)
         score = ev.grey_score(vae.likelihood, mnist.train.x)
         found = ev.elbo_by(vae, x, score)

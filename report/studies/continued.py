@@ -17,7 +17,7 @@ from common import cli
 from common.config import CHOICES, TASK_1, Config
 from common.evaluation import bits_per_dimension, mean_and_se
 from common.mnist import Mnist
-from common.runs import Source, open_run, save_checkpoint, trained
+from common.runs import Source, open_run, save_checkpoint
 from common.training import evaluate, make_learner, means, train
 
 SETTLED = 10_000  # updates after which the average of the weights has forgotten how it began
@@ -28,9 +28,7 @@ def main() -> None:
     parser.add_argument("--max-epochs", type=cli.count(1), default=TASK_1.max_epochs, help="of each (%(default)s)")
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
-    models = [
-        config for config in CHOICES if config.make_likelihood().independent and config.run in trained(source.home)
-    ]
+    models = [config for config in source.trained(CHOICES) if config.make_likelihood().independent]
     models = [replace(config, max_epochs=options.max_epochs + 1) for config in models]
     results = {config.run: continued(config, mnist, source, device) for config in models}
     source.save("continued", {"images": len(mnist.val.x), "runs": results})

@@ -9,11 +9,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import cli
-from common.config import TASK_3, Config
+from common.config import CHOICES, TASK_3
 from common.evaluation import decoded, encode, mean_and_se
-from common.likelihoods import LIKELIHOODS
 from common.mnist import Mnist
-from common.runs import trained
 
 import torch
 from sklearn.decomposition import PCA
@@ -29,8 +27,7 @@ ACTIVE = 0.01  # a latent is in use if the variance of mu_k(x) over the training
 def main() -> None:
     mnist, source, device = cli.prepare(cli.parser(__doc__).parse_args())
     results = {"neighbours": NEIGHBOURS, "runs": {}}
-    runs = [*(Config(name).run for name in LIKELIHOODS), TASK_3.run]
-    for run in tqdm([run for run in runs if run in trained(source.home)], desc="runs"):
+    for run in tqdm([config.run for config in source.trained([*CHOICES, TASK_3])], desc="runs"):
         vae = source.vae(run, device)
         u, u_test = encode(vae, mnist.train.x), encode(vae, mnist.test.x)
         pca = PCA().fit(u_test[:1000].cpu().numpy())  # as in Task 3b

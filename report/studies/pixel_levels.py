@@ -18,7 +18,6 @@ from common.config import CHOICES
 from common.evaluation import grey_mass
 from common.figures import COLOURS, GREY, save_figure
 from common.grey_levels import LEVELS, level_of
-from common.runs import trained
 from common.vae import VAE
 
 import matplotlib.pyplot as plt
@@ -44,7 +43,7 @@ def main() -> None:
     x, shown = mnist.test.spread(options.images).x, mnist.test.x[IMAGE : IMAGE + 1]
     results = {"images": len(x), "bins": BINS, "draws": DRAWS, "shares": shares(mnist.train.x), "models": {}}
     predicted = {}
-    grey = [config for config in CHOICES if config.run in trained(source.home) and config.make_likelihood().grey_levels]
+    grey = [config for config in source.trained(CHOICES) if config.make_likelihood().grey_levels]
     for config in tqdm(grey, desc="models"):
         predict = predictor(source.vae(config.run, device), mnist.train.x)
         p_black, p_ink = zip(*(predict(part, ([0], INK)) for part in x.split(BATCH)), strict=True)

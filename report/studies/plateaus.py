@@ -14,9 +14,7 @@ import math
 from typing import Any
 
 from common import cli
-from common.config import TASK_1, TASK_3, Config
-from common.likelihoods import LIKELIHOODS
-from common.runs import trained
+from common.config import CHOICES, TASK_1, TASK_3, Config
 
 IMAGES, BITS = 0.6, 0.0005  # the smallest sufficient share of images, and gain in bits per pixel
 
@@ -25,9 +23,8 @@ def main() -> None:
     source = cli.source_of(cli.parser(__doc__).parse_args())
     patience = TASK_1.patience
     results = {"patience": patience, "rise": TASK_1.min_gain, "images": IMAGES, "bits": BITS, "runs": {}}
-    runs = [*(Config(name).run for name in LIKELIHOODS), TASK_3.run]
-    for run in [run for run in runs if run in trained(source.home)]:
-        results["runs"][run] = first_plateaus(source.results(run), Config.of_run(run))
+    for config in source.trained([*CHOICES, TASK_3]):
+        results["runs"][config.run] = first_plateaus(source.results(config.run), config)
     source.save("plateaus", results)
 
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from common import cli
 from common.config import CHOICES, LEARNED
 from common.evaluation import bits_per_dimension, decoded, elbo_by, grey_score, mean_and_se
-from common.runs import trained
 from common.training import evaluate
 from report.studies.classifier import features, frechet_distance, inception_score, label_probabilities, load_classifier
 
@@ -47,7 +46,7 @@ def main() -> None:
 
     scale = {"frechet": {"mean": distance(mnist.val.x)}, **looks(mnist.val.x)}
     results = {"images": n, "draws": options.draws, "real": scale, "models": {}}
-    for config in tqdm([config for config in CHOICES + LEARNED if config.run in trained(source.home)], desc="models"):
+    for config in tqdm(source.trained(CHOICES + LEARNED), desc="models"):
         vae = source.vae(config.run, device)
         torch.manual_seed(0)
         q_train, q_val = vae.q_z(mnist.train.spread(n).x), vae.q_z(mnist.val.x)
