@@ -199,7 +199,7 @@ COMMANDS = {
     "report/studies/binary.py": (["--images", "4"], ["results/binary.json"]),
     "report/studies/latents.py": ([], ["results/latents.json"]),
     "report/studies/variants.py": (["--max-epochs", "0"], ["results/variants.json"]),
-    "report/studies/continued.py": (["--max-epochs", "1"], ["results/continued.json"]),
+    "report/studies/continued.py": (["--max-epochs", "0"], ["results/continued.json"]),
     "report/studies/pixel_levels.py": (["--images", "4"], ["results/pixel-levels.json", "figures/pixel-levels.png"]),
     "report/studies/benchmark.py": (["--batches", "2"], ["results/benchmark.json"]),
     "report/studies/gaps.py": (["--images", "8"], ["results/gaps-inflated-k32.json"]),

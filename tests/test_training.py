@@ -7,7 +7,9 @@ from common import training
 from common.config import Config
 from common.errors import UserError
 from common.likelihoods import LIKELIHOODS
+from common.runs import fingerprint, load_checkpoint, save_checkpoint
 from common.training import EarlyStopping, evaluate, means, train
+from report.studies.continued import continued
 
 import pytest
 import torch
@@ -272,3 +274,18 @@ def test_fault_48_every_likelihood_trains_further_ones_too(likelihood, tiny_mnis
     config = Config(likelihood, **SMALL, batch_size=16, epoch_images=50, max_epochs=4)
     values = [row["train"]["elbo"] for row in train(config, tiny_mnist, tmp_path / "a")[0]["history"]]
     assert max(values[1:]) > values[0]
+
+
+def test_a_continuation_begins_with_the_best_weights_and_belongs_to_them(config, tiny_mnist, place, source):
+    results, weights = train(config, tiny_mnist, place.runs / config.run)
+    save_checkpoint(place.runs / config.run / "model.pt", {"config": config.to_dict(), "weights": weights})
+    source.weights[config.run] = mark = fingerprint(weights)
+    source.save(config.run, results)
+    found = continued(replace(config, max_epochs=4), tiny_mnist, source, "cpu")
+    state = load_checkpoint(place.runs / "continued" / f"{config.run}-{mark}" / "state.pt", {"history"})
+    values = [row["val"]["elbo"] for row in state["history"]]
+    assert (found["epochs"], len(values)) == (3, 5)
+    best = results["history"][results["best_epoch"]]
+    assert values[1] == pytest.approx(best["val"]["elbo"], abs=1e-3)
+    assert found["gain"]["mean"] == pytest.approx(max(values[1:]) - values[1], abs=1e-3)
+    assert state["history"][2]["learning_rate"] == config.learning_rate

@@ -87,6 +87,7 @@ def main() -> None:
     parser.set_defaults(device="cpu")
     options = parser.parse_args()
     mnist, source, _ = cli.prepare(options)
+    models = CHOICES[:1] if options.batches else CHOICES
     net, train, val = Textbook(), textbook_loader(mnist.train, shuffle=True), textbook_loader(mnist.val, shuffle=False)
     config = Config("bernoulli")
     learner, seconds, values = make_learner(config), [], []
@@ -107,7 +108,7 @@ def main() -> None:
         "seconds_to_published_objective": sum(seconds),
         "textbook_epoch_seconds": theirs,
         "textbook_seconds_extrapolated": PUBLISHED_EPOCHS * theirs,
-        "epoch_seconds_by_run": {one.run: epoch(make_learner(one), mnist, one)[1] for one in CHOICES},
+        "epoch_seconds_by_run": {one.run: epoch(make_learner(one), mnist, one)[1] for one in models},
         "time_ratio": PUBLISHED_EPOCHS * theirs / sum(seconds),
     }
     source.save("benchmark", results)

@@ -25,7 +25,7 @@ SETTLED = 10_000  # updates after which the average of the weights has forgotten
 
 def main() -> None:
     parser = cli.parser(__doc__)
-    parser.add_argument("--max-epochs", type=cli.count(1), default=TASK_1.max_epochs, help="of each (%(default)s)")
+    parser.add_argument("--max-epochs", type=cli.count(0), default=TASK_1.max_epochs, help="of each (%(default)s)")
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
     models = [config for config in source.trained(CHOICES) if config.make_likelihood().independent]
