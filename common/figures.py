@@ -97,17 +97,19 @@ def legend_below(figure: Figure, axis: Axes) -> None:
     figure.legend(lines, labels, **place, frameon=False, columnspacing=1.2, handlelength=1.5)
 
 
-def latent_scatter(axis: Axes, points: Tensor, labels: Tensor, means: bool = True) -> None:
-    """points (N, 2), a colour and marker for each digit, and, with means, the digit at the mean of its points."""
+def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
+    """points (N, 2), a colour and marker for each digit, and the digit itself at the mean of its points."""
     points, labels = points.cpu().numpy(), labels.cpu().numpy()
     for digit, colour in enumerate(COLOURS):
         chosen = points[labels == digit]
         style = {"color": colour, "marker": MARKERS[digit], "edgecolor": "white", "linewidth": 0.3}
-        axis.scatter(*chosen.T, s=24, alpha=0.8, label=str(digit), **style)
-        if means and len(chosen):
+        axis.scatter(*chosen.T, s=20, alpha=0.8, label=str(digit), **style)
+        if len(chosen):
             outline = [withStroke(linewidth=3, foreground="white")]
             place = {"ha": "center", "va": "center", "zorder": 3, "path_effects": outline}
-            axis.text(*chosen.mean(axis=0), str(digit), color=colour, fontsize=13, fontweight="bold", **place)
+            axis.text(
+                *chosen.mean(axis=0), str(digit), color=colour, fontsize=11, clip_on=True, fontweight="bold", **place
+            )
 
 
 def legend_of_digits(axis: Axes) -> None:

@@ -89,7 +89,7 @@ STUDIES = [
     step(1, "report/studies/pixel_levels.py", "pixel-levels.json", "pixel-levels.png"),
     step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary.json"),
     step(2, "report/studies/latents.py", "latents.json"),
-    step(10, "report/studies/stopping.py", "stopping.json", f"{BERNOULLI.run}-stopping.png"),
+    step(10, "report/studies/stopping.py", "stopping.json", "stopping.png"),
     step(12, f"report/studies/posterior.py --run {TASK_3.run}", "posterior.json", f"{TASK_3.run}-posterior.png"),
     study(5, "gaps", FAVOURITE.run),
     study(7, "gaps", BERNOULLI.run, " --images 1000"),

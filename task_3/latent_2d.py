@@ -24,7 +24,7 @@ def main() -> None:
 
     figure, (whole, centre) = plt.subplots(1, 2, figsize=(6.5, 3.6), width_ratios=[1.5, 1])
     latent_scatter(whole, u, mnist.test.y[:1000])
-    latent_scatter(centre, u, mnist.test.y[:1000], means=False)
+    latent_scatter(centre, u, mnist.test.y[:1000])
     whole.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$")
     (left, right), (low, high) = u.quantile(CROWDED.to(u), dim=0).T.tolist()
     centre.set(xlim=(left, right), ylim=(low, high), xlabel="$\\mu_1(x_i)$")

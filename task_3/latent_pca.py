@@ -29,8 +29,8 @@ def main() -> None:
     latent_scatter(left, projected, mnist.test.y[:1000])
     legend_of_digits(left)
     left.set(xlabel=f"component 1 ({share[0]:.1%} of variance)", ylabel=f"component 2 ({share[1]:.1%} of variance)")
-    right.bar(np.arange(1, len(share) + 1), share, color=COLOURS[1])
-    right.set(xlabel="component", title="share of variance", xlim=(0.2, len(share) + 0.8))
+    right.bar(np.arange(1, len(share) + 1), 100 * share, color=COLOURS[1])
+    right.set(xlabel="component", title="% of variance", xlim=(0.2, len(share) + 0.8))
     save_figure(figure, f"{options.run}-latent-pca", source)
 
 

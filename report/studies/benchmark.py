@@ -87,7 +87,7 @@ def main() -> None:
     parser.set_defaults(device="cpu")
     options = parser.parse_args()
     mnist, source, _ = cli.prepare(options)
-    models = CHOICES[:1] if options.batches else CHOICES
+    models = CHOICES[:1] if options.batches else [*CHOICES, Config("categorical", bins=8)]
     net, train, val = Textbook(), textbook_loader(mnist.train, shuffle=True), textbook_loader(mnist.val, shuffle=False)
     config = Config("bernoulli")
     learner, seconds, values = make_learner(config), [], []

@@ -31,7 +31,7 @@ BINS, BATCH, RESAMPLED = 10, 250, 100
 LINES = [COLOURS[i] for i in (1, 2, 3, 6, 7, 8, 9)]  # of the models
 IMAGE, DRAWS = 0, 20  # of the figure: the test image, and the draws of z over which predictions are averaged
 CROP = slice(12, 22), slice(10, 20)  # rows and columns that are shown of it
-PIXELS = {"edge": (17, 15, COLOURS[4], 0), "ink": (17, 16, COLOURS[5], 200)}  # row, column, colour of the frame, lowest
+PIXELS = {"edge": (17, 15, COLOURS[4], 0), "ink": (17, 16, COLOURS[5], 240)}  # row, column, colour of the frame, lowest
 
 
 @torch.no_grad()
@@ -106,7 +106,7 @@ def figure_of(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
             axis.plot(levels[:, row, column].cpu().numpy(), color=style, lw=1, label=model.capitalize())
         level = int(level_of(x[row, column]))
         axis.axvline(level, color="black", linestyle=":", lw=1, label="true level")
-        axis.set(yscale="log", ylim=(1e-4, 1.2), xlim=(lowest - 2, LEVELS + 1), xlabel="grey level")
+        axis.set(yscale="log", ylim=(1e-4, 1.2), xlim=(lowest - 1, LEVELS), xlabel="grey level")
         axis.set_title(f"{name}: true level {level}", color=colour)
         axis.set_xticks([lowest, LEVELS - 1])
     panels[0].set_ylabel("P(grey level)")

@@ -1,7 +1,7 @@
 """When does an optimisation of Psi end (Task 4)? Its objective by step, and what more steps would gain.
 
-For two models, whole images and left halves. Writes report/results/stopping.json and a figure of four whole images:
-averages over windows, where the rule stops, and the ELBO at Psi* then.
+For two models, whole images and left halves. Writes report/results/stopping.json and a figure of four whole images
+each: averages over windows, where the rule stops, and the ELBO at Psi* then.
 """
 
 import sys
@@ -15,12 +15,12 @@ from common import cli
 from common.config import FAVOURITE, Config
 from common.evaluation import log_weights, mean_and_se, own_score
 from common.figures import COLOURS, save_figure
-from common.runs import Source
 from common.vae import LEFT, VAE
 from task_4.inference import LEARNING_RATE, PATIENCE, WINDOW, Psi, ascend, generator_of, infer
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 from tqdm import trange
 
@@ -50,7 +50,12 @@ def main() -> None:
         courses[run] = {name: followed(vae, x, mask) for name, mask in (("whole", None), ("left", LEFT.to(device)))}
         results["runs"][run] = {name: measured(course) for name, course in courses[run].items()}
     source.save("stopping", results)
-    draw(courses[RUNS[0]]["whole"], source)
+    figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.4), sharey=True)
+    for axis, run in zip(axes, RUNS, strict=True):
+        draw(axis, courses[run]["whole"])
+        axis.set_title(run)
+    axes[0].set_ylabel("ELBO − final ELBO / nats")
+    save_figure(figure, "stopping", source)
 
 
 def followed(vae: VAE, x: Tensor, mask: Tensor | None) -> Course:
@@ -83,16 +88,14 @@ def measured(course: Course) -> dict[str, Any]:
     }
 
 
-def draw(course: Course, source: Source) -> None:
-    figure, axis = plt.subplots(figsize=(6.5, 2.4))
+def draw(axis: Axes, course: Course) -> None:
     for i, colour in zip(torch.arange(SHOWN) * len(course.stop) // SHOWN, COLOURS[1:], strict=False):
         values, end = (course.path[:, i, -1] - course.late[i]).cpu(), int(course.stop[i])
         steps = WINDOW * torch.arange(1, len(values) + 1)
         axis.plot(steps[: LONGER * end], values[: LONGER * end], color=colour, lw=0.8)
         axis.plot(steps[end - 1], (course.early - course.late)[i].cpu(), "o", color=colour)
-    axis.set(xlabel="step", ylabel="ELBO − final ELBO / nats", ylim=(-8, 2), xscale="log")
+    axis.set(xlabel="step", ylim=(-8, 2), xscale="log")
     axis.grid(alpha=0.3)
-    save_figure(figure, f"{RUNS[0]}-stopping", source)
 
 
 if __name__ == "__main__":
