@@ -54,7 +54,7 @@ def test_curves_show_both_parts_the_best_epoch_and_the_drops():
     figure = elbo_curves(results)
     assert "training (4,000 images)" in [text.get_text() for text in figure.legends[0].get_texts()]
     for axis in figure.axes:
-        train, val, *drops, best = axis.lines
+        *drops, train, val, best = axis.lines
         assert [line.get_xdata()[0] for line in drops] == [8, 12]
         assert train.get_ydata()[-1] == -5
         assert val.get_ydata()[-1] == -5.5
