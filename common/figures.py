@@ -106,10 +106,8 @@ def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
         axis.scatter(*chosen.T, s=20, alpha=0.8, label=str(digit), **style)
         if len(chosen):
             outline = [withStroke(linewidth=3, foreground="white")]
-            place = {"ha": "center", "va": "center", "zorder": 3, "path_effects": outline}
-            axis.text(
-                *chosen.mean(axis=0), str(digit), color=colour, fontsize=11, clip_on=True, fontweight="bold", **place
-            )
+            place = {"ha": "center", "va": "center", "zorder": 3, "annotation_clip": True, "path_effects": outline}
+            axis.annotate(str(digit), chosen.mean(axis=0), color=colour, fontsize=11, fontweight="bold", **place)
 
 
 def legend_of_digits(axis: Axes) -> None:

@@ -27,7 +27,8 @@ def main() -> None:
     latent_scatter(centre, u, mnist.test.y[:1000])
     whole.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$")
     (left, right), (low, high) = u.quantile(CROWDED.to(u), dim=0).T.tolist()
-    centre.set(xlim=(left, right), ylim=(low, high), xlabel="$\\mu_1(x_i)$")
+    centre.set(xlim=(left, right), ylim=(low, high), xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$")
+    whole.add_patch(plt.Rectangle((left, low), right - left, high - low, fill=False, zorder=4))
     legend_of_digits(centre)
     save_figure(figure, f"{options.run}-latent-2d", source)
 

@@ -25,7 +25,7 @@ def main() -> None:
     projected = torch.from_numpy(pca.transform(U)[:, :2])  # (1000, 2)
     share = pca.explained_variance_ratio_
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.6), width_ratios=[3.2, 1])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.8), width_ratios=[4.5, 1])
     latent_scatter(left, projected, mnist.test.y[:1000])
     legend_of_digits(left)
     left.set(xlabel=f"component 1 ({share[0]:.1%} of variance)", ylabel=f"component 2 ({share[1]:.1%} of variance)")

@@ -110,6 +110,7 @@ def figure_of(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
         axis.set_title(f"{name}: true level {level}", color=colour)
         axis.set_xticks([lowest, LEVELS - 1])
     panels[0].set_ylabel("P(grey level)")
+    figure.get_layout_engine().set(wspace=0.08)
     panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import trange
 
 SHOWN, LONGER, SAMPLES = 4, 4, 1000  # images in the figure; times as many steps; draws for an ELBO
-RUNS = [Config("bernoulli").run, FAVOURITE.run]
+MODELS = [FAVOURITE, Config("bernoulli")]
 
 
 class Course(NamedTuple):
@@ -43,17 +43,16 @@ def main() -> None:
     parser.add_argument("--images", type=cli.count(SHOWN), default=100, help="validation images to measure (100)")
     options = parser.parse_args()
     mnist, source, device = cli.prepare(options)
-    x, courses = mnist.val.spread(options.images).x, {}
+    x = mnist.val.spread(options.images).x
     results = {"images": len(x), "longer": LONGER, "runs": {}}
-    for run in RUNS:
-        vae = source.vae(run, device)
-        courses[run] = {name: followed(vae, x, mask) for name, mask in (("whole", None), ("left", LEFT.to(device)))}
-        results["runs"][run] = {name: measured(course) for name, course in courses[run].items()}
-    source.save("stopping", results)
     figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.4), sharey=True)
-    for axis, run in zip(axes, RUNS, strict=True):
-        draw(axis, courses[run]["whole"])
-        axis.set_title(run)
+    for axis, config in zip(axes, MODELS, strict=True):
+        vae, parts = source.vae(config.run, device), {"whole": None, "left": LEFT.to(device)}
+        courses = {name: followed(vae, x, mask) for name, mask in parts.items()}
+        results["runs"][config.run] = {name: measured(course) for name, course in courses.items()}
+        draw(axis, courses["whole"])
+        axis.set_title(f"{config.likelihood.capitalize()}, K = {config.latent_dim}")
+    source.save("stopping", results)
     axes[0].set_ylabel("ELBO − final ELBO / nats")
     save_figure(figure, "stopping", source)
 
