@@ -73,16 +73,16 @@ def run_parser(doc: str, *runs: str) -> Parser:
     return result
 
 
-def count(at_least: int, at_most: int = 10**9) -> Callable[[str], int]:
-    """A type for options: a whole number in these bounds."""
+def count(at_least: float, at_most: float = 10**9, kind: type = int) -> Callable[[str], float]:
+    """A type for options: a number in these bounds, whole unless kind is float."""
 
-    def parse(text: str) -> int:
-        value = int(text)
+    def parse(text: str) -> float:
+        value = kind(text)
         if not at_least <= value <= at_most:
             raise argparse.ArgumentTypeError(f"{text} is not between {at_least} and {at_most}")
         return value
 
-    parse.__name__ = "whole number"  # for argparse's message
+    parse.__name__ = "whole number" if kind is int else "number"  # for argparse's message
     return parse
 
 

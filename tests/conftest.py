@@ -48,7 +48,7 @@ class Continuous(Likelihood):
 
 
 # further likelihoods, by one class or one entry each, go through all tests beside those of the report (fault 48)
-FURTHER = {"continuous": Continuous, "coarse": lambda: CategoricalLikelihood(16)}
+FURTHER = {"continuous": Continuous, "coarse": lambda: CategoricalLikelihood(15)}
 ALL = [*LIKELIHOODS, *FURTHER]
 GREY = [name for name, likelihood in (LIKELIHOODS | FURTHER).items() if likelihood().grey_levels]
 INDEPENDENT = [name for name in ALL if (LIKELIHOODS | FURTHER)[name]().independent]

@@ -53,6 +53,17 @@ def test_fault_49_senseless_values_exit_with_2_and_one_line(arguments, capsys):
     assert arguments[0].lstrip("-").replace("-", "_") in message.replace("-", "_")
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "abc"])
+def test_fractions_are_bounded_as_whole_numbers_are(text, capsys):
+    parser = cli.parser("doc")
+    parser.add_argument("--step", type=cli.count(0.01, 0.5, float))
+    assert parser.parse_args(["--step", "0.1"]).step == 0.1
+    with pytest.raises(SystemExit) as error:
+        parser.parse_args(["--step", text])
+    assert error.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_seeds_of_figures_are_bounded_too(capsys):
     for value in ("-1", "20000000000000", "abc"):
         with pytest.raises(SystemExit) as error:

@@ -5,7 +5,7 @@ import math
 from common import evaluation as ev
 from common.annealing import Draws, anneal, log_joint
 from common.grey_levels import LEVELS, level_frequencies
-from common.likelihoods import LIKELIHOODS
+from common.likelihoods import LIKELIHOODS, CategoricalLikelihood
 from common.mnist import Split
 from common.runs import Source
 from common.vae import LEFT, VAE
@@ -37,14 +37,24 @@ def test_grey_score_is_a_probability_of_the_levels(name, images):
     score = ev.grey_score(likelihood, images)
     p_x = likelihood.p_x(torch.randn(1, likelihood.channels, 28, 28).expand(LEVELS, -1, -1, -1))
     x = images[:1].expand(LEVELS, -1, -1, -1).clone()
-    x[:, 0, 5, 5] = torch.linspace(0, 1, LEVELS)
+    x[:, 0, 5, 5] = torch.arange(LEVELS) / (LEVELS - 1)
     total = score(p_x, x).double().logsumexp(0)
     x[:, 0, 5, 5] = images[0, 0, 5, 5]
     counts = level_frequencies(images).sum(dim=(1, 2, 3))
-    bins = likelihood.observe(torch.linspace(0, 1, LEVELS))
+    bins = likelihood.observe(torch.arange(LEVELS) / (LEVELS - 1))
     share = counts / torch.stack([counts[bins == value].sum() for value in bins])
     pixel = likelihood.log_mass(p_x, x)[0, 0, 5, 5] + share[(images[0, 0, 5, 5] * 255).round().long()].log()
     torch.testing.assert_close(total, (score(p_x, x)[0] - pixel).double(), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("k", [3, 32, 51, 255])
+def test_levels_share_the_probability_of_their_own_bin(k, images):
+    """Also where bins end at levels, so that the least rounding would move one to its neighbour."""
+    likelihood = CategoricalLikelihood(k)
+    p_x = likelihood.p_x(torch.randn(1, k, 1, 1).expand(LEVELS, -1, -1, -1))
+    levels = (torch.arange(LEVELS) / (LEVELS - 1)).view(-1, 1, 1, 1)
+    total = ev.grey_mass(likelihood, images)(p_x, levels).double().exp().sum()
+    assert total.item() == pytest.approx(1, abs=1e-5)
 
 
 def test_more_importance_samples_tighten_the_bound(images):

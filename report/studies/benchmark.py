@@ -98,7 +98,8 @@ def main() -> None:
     learner, seconds, values = make_learner(config), [], []
     textbook = [textbook_epoch(net, train, val)]
     start_from_marginals(learner[0], mnist.train.x)
-    while not values or (values[-1] < PUBLISHED_OBJECTIVE and not options.batches):
+    limit = 1 if options.batches else config.max_epochs
+    while not values or (values[-1] < PUBLISHED_OBJECTIVE and len(values) < limit):
         value, second = epoch(learner, mnist, config)
         values.append(value)
         seconds.append(second)

@@ -43,7 +43,7 @@ BLOCK = 100  # images whose Psi are optimised together
 def main() -> None:
     parser = cli.run_parser(__doc__, TASK_3.run)
     parser.add_argument("--images", type=cli.count(8), default=1000, help="test images to measure (1000)")
-    parser.add_argument("--step", type=float, default=STEP, help="of the grid (%(default)s)")
+    parser.add_argument("--step", type=cli.count(0.01, 0.5, float), default=STEP, help="of the grid (%(default)s)")
     options = parser.parse_args()
     mnist, vae, source = cli.load(options)
     fits = vae.latent_dim == 2 and isinstance(vae.likelihood, BernoulliLikelihood) and not vae.mixture
