@@ -60,7 +60,7 @@ def training_parser(doc: str, preset: Config | None = None) -> Parser:
         option, text = "--" + item.name.replace("_", "-"), f"{item.metadata['help']} (%(default)s)"
         default = getattr(preset, item.name, item.default)
         result.add_argument(option, type=item.type, default=default, help=text)
-    result.set_defaults(likelihood=getattr(preset, "likelihood", None))
+    result.set_defaults(likelihood=[preset.likelihood] if preset else [])
     return result
 
 
@@ -138,16 +138,17 @@ def require(fits: bool, run: str, what: str) -> None:
         raise UsageError(f"run '{run}' does not fit: this script needs {what}; leave --run out")
 
 
-def config_of(options: argparse.Namespace) -> Config:
-    return Config(**{item.name: getattr(options, item.name, item.default) for item in fields(Config)})
-
-
-def train_run(options: argparse.Namespace) -> None:
-    """Train what the options say, or go on with it, and save weights and results."""
-    config = config_of(options)
+def train_runs(options: argparse.Namespace) -> None:
+    """Train what the options say, one run for each likelihood, or go on with it; save weights and results."""
+    settings = {item.name: getattr(options, item.name, item.default) for item in fields(Config)[1:]}
+    configs = [Config(likelihood, **settings) for likelihood in options.likelihood]  # refused before any is trained
     mnist, source, device = prepare(options)
-    source.command, run = config.command, config.run
-    folder = source.home.runs / run
+    for config in configs:
+        train_run(config, mnist, Source(source.dataset, config.command), device)
+
+
+def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None:
+    run, folder = config.run, source.home.runs / config.run
     with open_run(folder):
         results, weights = train(config, mnist, folder, device)
         content = {"run": run, "dataset": mnist.name, "config": config.to_dict(), "weights": weights}

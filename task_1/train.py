@@ -21,7 +21,7 @@ from common.config import TASK_1
 
 
 def main() -> None:
-    cli.train_run(cli.training_parser(__doc__, TASK_1).parse_args())
+    cli.train_runs(cli.training_parser(__doc__, TASK_1).parse_args())
 
 
 if __name__ == "__main__":

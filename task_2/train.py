@@ -9,8 +9,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse
-
 from common import cli
 from common.config import TASK_1
 from common.likelihoods import LIKELIHOODS
@@ -20,12 +18,7 @@ def main() -> None:
     parser = cli.training_parser(__doc__)
     others = [name for name in LIKELIHOODS if name != TASK_1.likelihood]
     parser.add_argument("--likelihood", choices=list(LIKELIHOODS), nargs="+", default=others)
-    options = parser.parse_args()
-    runs = [argparse.Namespace(**vars(options) | {"likelihood": likelihood}) for likelihood in options.likelihood]
-    for run in runs:
-        cli.config_of(run)  # refuses what does not fit before anything is trained
-    for run in runs:
-        cli.train_run(run)
+    cli.train_runs(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from common.config import TASK_3
 
 
 def main() -> None:
-    cli.train_run(cli.training_parser(__doc__, TASK_3).parse_args())
+    cli.train_runs(cli.training_parser(__doc__, TASK_3).parse_args())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def options(*arguments):
 def exits(arguments, capsys, run=None):
     """Exit code and message of a training command line."""
     with pytest.raises(SystemExit) as error:
-        cli.main(lambda: (run or cli.train_run)(options(*arguments)))
+        cli.main(lambda: (run or cli.train_runs)(options(*arguments)))
     return error.value.code, capsys.readouterr().err
 
 
@@ -89,7 +89,7 @@ def test_a_result_has_the_command_that_makes_it(monkeypatch):
 
 
 def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_without_one(tiny, tmp_path, capsys):
-    cli.train_run(options(*SMALL))
+    cli.train_runs(options(*SMALL))
     out = capsys.readouterr().out
     assert "epoch   1: ELBO -" in out
     assert "KL " in out
@@ -99,7 +99,7 @@ def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_wit
     path = tmp_path / "data" / "mnist5k" / "results" / f"{RUN}.json"
     first = path.read_text()
     path.unlink()
-    cli.train_run(options(*SMALL))
+    cli.train_runs(options(*SMALL))
     assert path.read_text() == first
     assert "epoch   1" not in capsys.readouterr().out
 
@@ -110,7 +110,7 @@ def test_fault_41_output_that_nobody_can_read_loses_nothing(tiny, tmp_path, monk
         raise end
 
     monkeypatch.setattr(sys.stdout, "write", write)
-    cli.train_run(options(*SMALL))
+    cli.train_runs(options(*SMALL))
     monkeypatch.undo()
     folder = tmp_path / "data" / "mnist5k"
     assert (folder / "runs" / RUN / "model.pt").is_file()
@@ -122,7 +122,7 @@ def test_fault_42_a_folder_for_results_that_cannot_be_written_is_found_first(tin
     (tmp_path / "data" / "mnist5k" / "results").write_text("a file where the folder should be")
     monkeypatch.setattr(cli, "train", lambda *_: pytest.fail("trained for nothing"))
     with pytest.raises(UserError, match=r"cannot write to .*results.*make it writable"):
-        cli.train_run(options(*SMALL))
+        cli.train_runs(options(*SMALL))
 
 
 def test_fault_45_no_stderr_is_no_fault(monkeypatch):

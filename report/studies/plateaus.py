@@ -37,7 +37,8 @@ def first_plateaus(results: dict[str, Any], config: Config) -> dict[str, int | N
     bits = [(elbo[end] - elbo[end - n]) / (784 * math.log(2)) >= BITS for end in ends]
     rules = {"images": images, "bits": bits}
     found = {name: n + enough.index(False) if False in enough else None for name, enough in rules.items()}
-    return {"rise": len(rows) - 1, **found}
+    ended = len(rows) < len(results["history"]) or results["stopped_by"] == "patience"
+    return {"rise": len(rows) - 1 if ended else None, **found}
 
 
 if __name__ == "__main__":
