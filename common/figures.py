@@ -108,7 +108,3 @@ def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
             outline = [withStroke(linewidth=3, foreground="white")]
             place = {"ha": "center", "va": "center", "zorder": 3, "annotation_clip": True, "path_effects": outline}
             axis.annotate(str(digit), chosen.mean(axis=0), color=colour, fontsize=11, fontweight="bold", **place)
-
-
-def legend_of_digits(axis: Axes) -> None:
-    axis.legend(title="digit", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)

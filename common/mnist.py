@@ -66,13 +66,11 @@ def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
     """
     if dataset == "mnist5k":
         return _mnist5k()
-    for named_by, folder in (("--data-dir", data_dir), (f"${ENVIRONMENT}", os.environ.get(ENVIRONMENT))):
-        if folder:
-            if found := _files_in(Path(folder).expanduser()):
-                return _from_files(found)
-            raise DataError(
-                f"{named_by} is {folder}, where MNIST's four files are not: {', '.join(FILES)}, with or without .gz"
-            )
+    by, folder = ("--data-dir", data_dir) if data_dir else (f"${ENVIRONMENT}", os.environ.get(ENVIRONMENT))
+    if folder:
+        if found := _files_in(Path(folder).expanduser()):
+            return _from_files(found)
+        raise DataError(f"{by} is {folder}, where MNIST's four files are not: {', '.join(FILES)}, with or without .gz")
     places = [ROOT / "data", ROOT.parent / "shared" / "mnist"]
     if mnist := _in_places(places):
         return mnist

@@ -12,7 +12,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,71 +30,59 @@ CODE = ["common", "task_1", "task_2", "task_3", "task_4", "report", "tests", "da
 CODE += ["README.md", "requirements.txt", "pyproject.toml"]
 
 
-class Step(NamedTuple):
-    """A command, the minutes that it takes on two cores, and the results and figures that it writes."""
+class Step:
+    """A command, the minutes that it takes on two cores, and what it writes, with * for the run that it names."""
 
-    minutes: float
-    command: str
-    writes: tuple[str, ...]
-
-
-def step(minutes: float, command: str, *writes: str) -> Step:
-    return Step(minutes, command, writes)
+    def __init__(self, minutes: float, command: str, *writes: str):
+        self.minutes, self.command = minutes, command
+        self.writes = [name.replace("*", command.partition("--run ")[2].partition(" ")[0]) for name in writes]
 
 
 def training(minutes: float, config: Config) -> Step:
-    return step(minutes, config.command, f"{config.run}.json")
-
-
-def figures(command: str, run: str, *kinds: str) -> Step:
-    return step(0.3, f"{command} --run {run}", *(f"{run}-{kind}.png" for kind in kinds))
-
-
-def study(minutes: float, name: str, run: str, images: str = "", *kinds: str) -> Step:
-    command = f"report/studies/{name}.py --run {run}{images}"
-    return step(minutes, command, f"{name}-{run}.json", *(f"{run}-{kind}.png" for kind in kinds))
+    return Step(minutes, config.command, f"{config.run}.json")
 
 
 REPORTED = ["beta", "categorical", "bernoulli", "inflated", "neighbours"]
-KINDS, BINARY, BERNOULLI = ("curves", "reconstructions", "samples"), ("binary-samples",), Config("bernoulli")
+KINDS, BERNOULLI = ("*-curves.png", "*-reconstructions.png", "*-samples.png"), Config("bernoulli")
+COMPLETED = ("completions-*.json", "*-worst-completions.png", "*-several-completions.png")
 ANSWERS = [
     training(16, TASK_1),
     *(training({"categorical": 31, "inflated": 15, "neighbours": 30}.get(name, 11), Config(name)) for name in REPORTED),
     training(10, TASK_3),
-    figures("task_1/curves.py", TASK_1.run, "curves"),
-    figures("task_1/reconstruct.py", TASK_1.run, "reconstructions"),
-    figures("task_1/sample.py", TASK_1.run, "samples"),
-    *(figures("task_2/figures.py", Config(name).run, *KINDS, *BINARY * (name == "bernoulli")) for name in REPORTED),
-    step(3, "task_2/compare.py", "comparison.json"),
-    figures("task_1/curves.py", TASK_3.run, "curves"),
-    figures("task_3/latent_2d.py", TASK_3.run, "latent-2d"),
-    figures("task_3/latent_pca.py", BERNOULLI.run, "latent-pca"),
-    figures("task_3/interpolate.py", FAVOURITE.run, "interpolation"),
-    figures("task_4/reconstruct.py", FAVOURITE.run, "psi-reconstructions"),
-    figures("task_4/complete.py", FAVOURITE.run, "completions"),
+    Step(0.3, f"task_1/curves.py --run {TASK_1.run}", "*-curves.png"),
+    Step(0.3, f"task_1/reconstruct.py --run {TASK_1.run}", "*-reconstructions.png"),
+    Step(0.3, f"task_1/sample.py --run {TASK_1.run}", "*-samples.png"),
+    *(Step(0.3, f"task_2/figures.py --run {Config(name).run}", *KINDS) for name in REPORTED if name != "bernoulli"),
+    Step(0.3, f"task_2/figures.py --run {BERNOULLI.run}", *KINDS, "*-binary-samples.png"),
+    Step(3, "task_2/compare.py", "comparison.json"),
+    Step(0.3, f"task_1/curves.py --run {TASK_3.run}", "*-curves.png"),
+    Step(0.3, f"task_3/latent_2d.py --run {TASK_3.run}", "*-latent-2d.png"),
+    Step(0.3, f"task_3/latent_pca.py --run {BERNOULLI.run}", "*-latent-pca.png"),
+    Step(0.3, f"task_3/interpolate.py --run {FAVOURITE.run}", "*-interpolation.png"),
+    Step(0.3, f"task_4/reconstruct.py --run {FAVOURITE.run}", "*-psi-reconstructions.png"),
+    Step(0.3, f"task_4/complete.py --run {FAVOURITE.run}", "*-completions.png"),
 ]
 STUDIES = [
     *(training(10, Config("bernoulli", seed=seed)) for seed in (1, 2)),
     training(27, Config("categorical", seed=1)),
     training(16, Config("inflated", seed=1)),
     training(10, Config("bernoulli", latent_dim=TASK_3.latent_dim)),  # Task 3a at the others' learning rate
-    step(0.1, "report/studies/plateaus.py", "plateaus.json"),
-    step(2, "report/studies/classifier.py", "classifier.json"),
-    step(6, "report/studies/benchmark.py", "benchmark.json"),
-    step(220, "report/studies/variants.py", "variants.json"),
-    step(40, "report/studies/continued.py", "continued.json"),
+    Step(2, "report/studies/classifier.py", "classifier.json"),
+    Step(6, "report/studies/benchmark.py", "benchmark.json"),
+    Step(220, "report/studies/variants.py", "variants.json"),
+    Step(40, "report/studies/continued.py", "continued.json"),
     *(training(20, config) for config in LEARNED),
-    figures("task_1/sample.py", LEARNED[-1].run, "samples"),
-    step(20, "report/studies/samples.py", "samples.json"),
-    step(1, "report/studies/pixel_levels.py", "pixel-levels.json", "pixel-levels.png"),
-    step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary.json"),
-    step(2, "report/studies/latents.py", "latents.json"),
-    step(10, "report/studies/stopping.py", "stopping.json", "stopping.png"),
-    step(12, f"report/studies/posterior.py --run {TASK_3.run}", "posterior.json", f"{TASK_3.run}-posterior.png"),
-    study(5, "gaps", FAVOURITE.run),
-    study(7, "gaps", BERNOULLI.run, " --images 1000"),
-    study(12, "completions", FAVOURITE.run, "", "worst-completions", "several-completions"),
-    study(24, "completions", BERNOULLI.run, " --images 1000", "worst-completions", "several-completions"),
+    Step(0.3, f"task_1/sample.py --run {LEARNED[-1].run}", "*-samples.png"),
+    Step(20, "report/studies/samples.py", "samples.json"),
+    Step(1, "report/studies/pixel_levels.py", "pixel-levels.json", "pixel-levels.png"),
+    Step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary.json"),
+    Step(2, "report/studies/latents.py", "latents.json"),
+    Step(10, "report/studies/stopping.py", "stopping.json", "stopping.png"),
+    Step(12, f"report/studies/posterior.py --run {TASK_3.run}", "posterior.json", "*-posterior.png"),
+    Step(5, f"report/studies/gaps.py --run {FAVOURITE.run}", "gaps-*.json"),
+    Step(7, f"report/studies/gaps.py --run {BERNOULLI.run} --images 1000", "gaps-*.json"),
+    Step(12, f"report/studies/completions.py --run {FAVOURITE.run}", *COMPLETED),
+    Step(24, f"report/studies/completions.py --run {BERNOULLI.run} --images 1000", *COMPLETED),
 ]
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse
-
 from common import cli
 from common.config import TASK_1, Config
 from common.figures import elbo_curves, image_grid, pairs_grid, save_figure
@@ -19,27 +17,23 @@ import torch
 
 
 @torch.no_grad()
-def draw(options: argparse.Namespace) -> None:
-    mnist, vae, source = cli.load(options)
-    run, x = options.run, mnist.test.x[:32]
-    likelihood = vae.likelihood
-    save_figure(elbo_curves(source.results(run), likelihood.objective), f"{run}-curves", source)  # as in Task 1b
-    z = vae.q_z(x).sample()  # as in Task 1d: z ~ q(Z|x) for reconstructions,
-    z_new = vae.p_z.sample((64,))  # z ~ p(Z) for new images,
-    x_new, new = (likelihood.show(vae.p_x(latents)) for latents in (z, z_new))  # and x' ~ p(X|z), or means
-    name = "mean" if likelihood.shows == "means" else "x'"
-    save_figure(pairs_grid(x, x_new, name), f"{run}-reconstructions", source)
-    save_figure(image_grid(new, columns=8), f"{run}-samples", source)
-    if likelihood.shows == "means":
-        binary = likelihood.sample(vae.p_x(z_new[:16]))
-        save_figure(image_grid(binary, columns=8), f"{run}-binary-samples", source)
-
-
 def main() -> None:
     others = [Config(name).run for name in LIKELIHOODS if name != TASK_1.likelihood]
     options = cli.run_parser(__doc__, *others).parse_args()
     for run in options.run:
-        draw(argparse.Namespace(**vars(options) | {"run": run}))
+        options.run = run
+        mnist, vae, source = cli.load(options)
+        likelihood, x = vae.likelihood, mnist.test.x[:32]
+        save_figure(elbo_curves(source.results(run), likelihood.objective), f"{run}-curves", source)  # as in Task 1b
+        z = vae.q_z(x).sample()  # as in Task 1d: z ~ q(Z|x) for reconstructions,
+        z_new = vae.p_z.sample((64,))  # z ~ p(Z) for new images,
+        x_new, new = (likelihood.show(vae.p_x(latents)) for latents in (z, z_new))  # and x' ~ p(X|z), or means
+        name = "mean" if likelihood.shows == "means" else "x'"
+        save_figure(pairs_grid(x, x_new, name), f"{run}-reconstructions", source)
+        save_figure(image_grid(new, columns=8), f"{run}-samples", source)
+        if likelihood.shows == "means":
+            binary = likelihood.sample(vae.p_x(z_new[:16]))
+            save_figure(image_grid(binary, columns=8), f"{run}-binary-samples", source)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import cli
 from common.config import TASK_3
 from common.evaluation import encode
-from common.figures import latent_scatter, legend_of_digits, save_figure
+from common.figures import latent_scatter, legend_below, save_figure
 
 import matplotlib.pyplot as plt
 import torch
@@ -22,14 +22,14 @@ def main() -> None:
     cli.require(vae.latent_dim == 2, options.run, "K = 2")
     u = encode(vae, mnist.test.x[:1000])  # mu(x_i), (1000, 2)
 
-    figure, (whole, centre) = plt.subplots(1, 2, figsize=(6.5, 3.6), width_ratios=[1.5, 1])
-    latent_scatter(whole, u, mnist.test.y[:1000])
-    latent_scatter(centre, u, mnist.test.y[:1000])
-    whole.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$")
+    figure, (whole, centre) = plt.subplots(1, 2, figsize=(6.5, 3.3), width_ratios=[1, 1.1])
+    for axis in (whole, centre):
+        latent_scatter(axis, u, mnist.test.y[:1000])
+        axis.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$", aspect="equal")
     (left, right), (low, high) = u.quantile(CROWDED.to(u), dim=0).T.tolist()
-    centre.set(xlim=(left, right), ylim=(low, high), xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$")
+    centre.set(xlim=(left, right), ylim=(low, high))
     whole.add_patch(plt.Rectangle((left, low), right - left, high - low, fill=False, zorder=4))
-    legend_of_digits(centre)
+    legend_below(figure, centre)
     save_figure(figure, f"{options.run}-latent-2d", source)
 
 

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import cli
 from common.config import Config
 from common.evaluation import encode
-from common.figures import COLOURS, latent_scatter, legend_of_digits, save_figure
+from common.figures import COLOURS, latent_scatter, save_figure
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,7 +27,7 @@ def main() -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.8), width_ratios=[4.5, 1])
     latent_scatter(left, projected, mnist.test.y[:1000])
-    legend_of_digits(left)
+    left.legend(title="digit", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)
     left.set(xlabel=f"component 1 ({share[0]:.1%} of variance)", ylabel=f"component 2 ({share[1]:.1%} of variance)")
     right.bar(np.arange(1, len(share) + 1), 100 * share, color=COLOURS[1])
     right.set(xlabel="component", title="% of variance", xlim=(0.2, len(share) + 0.8))

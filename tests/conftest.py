@@ -193,7 +193,6 @@ COMMANDS = {
     "task_3/interpolate.py": ([], ["figures/inflated-k32-interpolation.png"]),
     "task_4/reconstruct.py": ([], ["figures/inflated-k32-psi-reconstructions.png"]),
     "task_4/complete.py": ([], ["figures/inflated-k32-completions.png"]),
-    "report/studies/plateaus.py": ([], ["results/plateaus.json"]),
     "report/studies/classifier.py": (["--epochs", "1"], ["results/classifier.json"]),
     "report/studies/samples.py": (["--draws", "2", "--components", "2"], ["results/samples.json"]),
     "report/studies/binary.py": (["--images", "4"], ["results/binary.json"]),

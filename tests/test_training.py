@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.likelihoods import LIKELIHOODS
 from common.runs import fingerprint, load_checkpoint, save_checkpoint
 from common.training import EarlyStopping, evaluate, means, train
-from report.studies.continued import continued
+from report.studies.continued import continued, first_plateaus
 
 import pytest
 import torch
@@ -289,3 +289,18 @@ def test_a_continuation_begins_with_the_best_weights_and_belongs_to_them(config,
     assert values[1] == pytest.approx(best["val"]["elbo"], abs=1e-3)
     assert found["gain"]["mean"] == pytest.approx(max(values[1:]) - values[1], abs=1e-3)
     assert state["history"][2]["learning_rate"] == config.learning_rate
+
+
+def test_first_plateaus_are_found_by_each_rule_while_the_learning_rate_is_the_first(config):
+    def history(values, shares, falls):
+        rates = [config.learning_rate] * falls + [config.learning_rate / 4] * (len(values) - falls)
+        rows = zip(values, shares, rates, strict=True)
+        return [{"val": {"elbo": v}, "rose": {"share": share}, "learning_rate": rate} for v, share, rate in rows]
+
+    values, shares = [0, 100, 200, 300, 300.1, 300.2, 300.2, 400, 500], [1, 1, 1, 1, 1, 1, 0.1, 0, 0]
+    found = first_plateaus({"history": history(values, shares, falls=7), "stopped_by": "max_epochs"}, config)
+    assert found == {"rise": 6, "images": None, "bits": 6}  # in three epochs to epoch 6: 0.7 of images; 0.0004 bits
+    found = first_plateaus(
+        {"history": history(values, [1] * 4 + [0.5] * 5, falls=9), "stopped_by": "max_epochs"}, config
+    )
+    assert found == {"rise": None, "images": 6, "bits": 6}
