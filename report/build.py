@@ -70,7 +70,7 @@ STUDIES = [
     Step(2, "report/studies/classifier.py", "classifier.json"),
     Step(6, "report/studies/benchmark.py", "benchmark.json"),
     Step(220, "report/studies/variants.py", "variants.json"),
-    Step(40, "report/studies/continued.py", "continued.json"),
+    Step(50, "report/studies/continued.py", "continued.json"),
     *(training(20, config) for config in LEARNED),
     Step(0.3, f"task_1/sample.py --run {LEARNED[-1].run}", "*-samples.png"),
     Step(20, "report/studies/samples.py", "samples.json"),

@@ -4,7 +4,8 @@ By three rules, each with one constant for all models, the epoch of the first pl
 learning rate is the first: too few validation images that rose; too small a gain in bits per pixel; and the one that is
 used, too small a share of the rise since epoch 0. And what models with independent pixels gain on validation images, at
 least 0, in thirty epochs more, from their best weights and the first learning rate on; it falls after plateaus of ten
-epochs. Writes report/results/continued.json. Interrupted, it goes on where it was.
+epochs: in nats of their own ELBO, and these divided by 784 log 2. Writes report/results/continued.json.
+Interrupted, it goes on where it was.
 """
 
 import sys
@@ -44,6 +45,7 @@ def main() -> None:
 
 
 def first_plateaus(results: dict[str, Any], config: Config) -> dict[str, int | None]:
+    """By each rule the epoch of the first plateau, from a finished run (report/results/<run>.json)."""
     rows = [row for row in results["history"] if row["learning_rate"] == config.learning_rate]
     elbo, n = [row["val"]["elbo"] for row in rows], config.patience
     ends = range(n, len(rows))

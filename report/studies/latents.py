@@ -1,4 +1,4 @@
-"""What do the latents hold? Labels of neighbours, how many are in use, and the error of mean reconstructions.
+"""What do the latents hold? Labels of neighbours, how many are in use, their spread, and errors of reconstructions.
 
 Writes report/results/latents.json: for each model, for the plane of Task 3a, and for two components as in Task 3b.
 """
@@ -29,11 +29,15 @@ def main() -> None:
     results = {"neighbours": NEIGHBOURS, "runs": {}}
     for run in tqdm([config.run for config in source.trained([*CHOICES, TASK_3])], desc="runs"):
         vae = source.vae(run, device)
-        u, u_test = encode(vae, mnist.train.x), encode(vae, mnist.test.x)
+        q_z = vae.q_z(mnist.train.x)
+        u, u_test = q_z.mean, encode(vae, mnist.test.x)
+        aggregate = u.T.cov() + q_z.variance.mean(dim=0).diag()  # the covariance of z ~ q(Z|x) over training images
+        spread = torch.linalg.eigvalsh(aggregate)
         pca = PCA().fit(u_test[:1000].cpu().numpy())  # as in Task 3b
         two, two_test = (torch.from_numpy(pca.transform(part.cpu().numpy())[:, :2]) for part in (u, u_test))
         results["runs"][run] = {
             "active_latents": int((u.var(dim=0) > ACTIVE).sum()),
+            "aggregate_variances": spread[[0, -1]].tolist(),  # in the directions of the least and of the most
             "neighbour_accuracy": neighbour_accuracy(u, u_test, mnist),
             "neighbour_accuracy_two_components": neighbour_accuracy(two, two_test, mnist),
             "explained_variance_ratio": pca.explained_variance_ratio_.tolist(),
