@@ -7,10 +7,8 @@ the weight that it has in the target, however many chains began there.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
-from common.evaluation import Score
-from common.vae import VAE
+from common.vae import VAE, Score
 
 import torch
 from torch import Tensor
@@ -18,38 +16,21 @@ from torch.distributions import Normal
 
 CHAINS, TEMPERATURES, LEAPS, STEP = 16, 80, 4, 0.5  # STEP: of the leapfrog, in standard deviations of q's components
 LogDensity = Callable[[Tensor], Tensor]  # z (C, N, K), of C chains for each of N images, to (C, N)
-
-
-class Draws(NamedTuple):
-    """z (C, N, K) and the logarithms of their weights (C, N), whose mean is an unbiased estimate of the integral."""
-
-    z: Tensor
-    log_w: Tensor
-
-    @property
-    def log_integral(self) -> Tensor:
-        return self.log_w.logsumexp(dim=0) - math.log(len(self.log_w))
-
-    def resampled(self, count: int) -> Tensor:
-        """So many z of each image in proportion to their weights, each as often as that, rounded: (count, N, K)."""
-        edges = self.log_w.softmax(dim=0).cumsum(dim=0).T.contiguous()  # (N, C)
-        places = (torch.rand(len(edges), 1, device=edges.device) + torch.arange(count, device=edges.device)) / count
-        chosen = torch.searchsorted(edges, places).clamp_max(len(self.z) - 1)  # (N, count)
-        return self.z.gather(0, chosen.T.unsqueeze(2).expand(-1, -1, self.z.shape[2]))
+Draws = tuple[Tensor, Tensor]  # z (C, N, K) and the logarithms of their weights (C, N)
 
 
 def log_joint(vae: VAE, x: Tensor, score: Score) -> LogDensity:
     """log p(x|z), or that of x_L, by a score, plus log p(z), for x (N, 1, 28, 28): in z the posterior, unnormalised."""
 
     def density(z: Tensor) -> Tensor:
-        log_p = score(vae.p_x(z.flatten(0, 1)), x.repeat(len(z), 1, 1, 1)).view(z.shape[:2])
-        return log_p + vae.p_z.log_prob(z)
+        log_p = score(vae.p_x(z.flatten(0, 1)), x.repeat(len(z), 1, 1, 1)).sum(dim=(1, 2, 3))
+        return log_p.view(z.shape[:2]) + vae.p_z.log_prob(z)
 
     return density
 
 
 def anneal(target: LogDensity, parts: list[Normal], chains: int = CHAINS, temperatures: int = TEMPERATURES) -> Draws:
-    """parts: the components of q, which have equal weights, each of batch shape (N, K)."""
+    """parts: q's components, equal in weight, (N, K) each. The mean weight is an unbiased estimate of the integral."""
     q_z = Normal(torch.stack([part.mean for part in parts]), torch.stack([part.stddev for part in parts]))
     start = torch.arange(chains) % len(parts)  # as many chains from each component
     z = q_z.mean[start] + q_z.stddev[start] * torch.randn_like(q_z.mean[start])
@@ -57,18 +38,17 @@ def anneal(target: LogDensity, parts: list[Normal], chains: int = CHAINS, temper
 
     def state(z: Tensor) -> list[Tensor]:
         """z, the logarithms of target and q there, (C, N, 2), and their slopes, (C, N, K, 2)."""
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=3).logsumexp(dim=1) - math.log(len(parts))
-            values = [target(z), log_q]
-            slopes = [torch.autograd.grad(value.sum(), z)[0] for value in values]
+        z = z.detach().requires_grad_()
+        log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=3).logsumexp(dim=1) - math.log(len(parts))
+        values = [target(z), log_q]
+        slopes = [torch.autograd.grad(value.sum(), z)[0] for value in values]
         return [z.detach(), torch.stack(values, dim=-1).detach(), torch.stack(slopes, dim=-1)]
 
     now, log_w = state(z), torch.zeros(z.shape[:2], device=z.device)
     for step in range(1, temperatures + 1):
         log_w += (now[1][..., 0] - now[1][..., 1]) / temperatures
         now = transition(state, now, scale, torch.tensor([step, temperatures - step], device=z.device) / temperatures)
-    return Draws(now[0], log_w)
+    return now[0], log_w
 
 
 def transition(state: Callable[[Tensor], list[Tensor]], now: list[Tensor], scale: Tensor, b: Tensor) -> list[Tensor]:
@@ -83,3 +63,11 @@ def transition(state: Callable[[Tensor], list[Tensor]], now: list[Tensor], scale
     for old, new in zip(now, end, strict=True):
         old[taken] = new[taken]
     return now
+
+
+def resampled(z: Tensor, log_w: Tensor, count: int) -> Tensor:
+    """So many of each image's z (N, C, K) in proportion to their weights (N, C), each as often as that, rounded."""
+    edges = log_w.softmax(dim=1).cumsum(dim=1)
+    places = (torch.rand(len(z), 1, device=z.device) + torch.arange(count, device=z.device)) / count
+    chosen = torch.searchsorted(edges, places).clamp_max(z.shape[1] - 1)  # (N, count)
+    return z.take_along_dim(chosen.unsqueeze(2), dim=1)

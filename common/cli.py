@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from common.config import Config, constants
 from common.errors import UsageError, UserError, say
@@ -21,7 +21,6 @@ import torch
 
 ELSEWHERE = {"help", "dataset", "data_dir", "device", "threads"}  # options that are no part of a result's command
 DEVICES = ("cpu", "cuda", "xpu")  # mps has no double precision
-MOST_THREADS = 1024
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +28,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+    def add_options(self, **own: tuple[Callable[[str], Any], Any, str]) -> "Parser":
+        """Options by name: type, default (a list if it takes several), and what it is."""
+        for name, (kind, default, text) in own.items():
+            many = {"nargs": "+"} if isinstance(default, list) else {}
+            option = "--" + name.replace("_", "-")
+            self.add_argument(option, type=kind, default=default, help=f"{text} (%(default)s)", **many)
+        return self
 
 
 def command(options: argparse.Namespace) -> str:
@@ -42,35 +49,31 @@ def command(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def parser(doc: str) -> Parser:
-    """The options that every script has."""
+def parser(doc: str, **own: Any) -> Parser:
+    """The options that every script has, and its own ones (see add_options)."""
     result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     result.add_argument("--dataset", choices=["auto", "mnist", "mnist5k"], default="auto", help="mnist5k: a stand-in")
     result.add_argument("--data-dir", type=Path, help="a folder with the MNIST files")
     result.add_argument("--device", default="auto", help="cpu, cuda, ...; auto is CUDA where there is a GPU")
-    result.add_argument("--threads", type=count(1, MOST_THREADS), help="of the CPU; one for each core if not given")
+    result.add_argument("--threads", type=count(1, 1024), help="of the CPU; one for each core if not given")
     result.set_defaults(parser=result)  # for command()
-    return result
+    return result.add_options(**own)
 
 
 def training_parser(doc: str, preset: Config | None = None) -> Parser:
     """An option for each setting but the likelihood, e.g. --latent-dim 2; with a preset its defaults and constants."""
     result, others = parser(doc), constants() - constants(preset.likelihood) if preset else set()
     for item in [item for item in fields(Config)[1:] if item.name not in others]:
-        option, text = "--" + item.name.replace("_", "-"), f"{item.metadata['help']} (%(default)s)"
         default = getattr(preset, item.name, item.default)
-        result.add_argument(option, type=item.type, default=default, help=text)
+        result.add_options(**{item.name: (item.type, default, item.metadata["help"])})
     result.set_defaults(likelihood=[preset.likelihood] if preset else [])
     return result
 
 
-def run_parser(doc: str, *runs: str) -> Parser:
+def run_parser(doc: str, *runs: str, **own: Any) -> Parser:
     """For scripts that use a trained model, by default this one; of several, --run takes several."""
-    result = parser(doc)
-    many = {"nargs": "+", "default": list(runs)} if len(runs) > 1 else {"default": runs[0]}
-    result.add_argument("--run", **many, help="the trained run to use (%(default)s)")
-    result.add_argument("--seed", type=count(0, 2**40), default=0, help="of all samples (0)")
-    return result
+    run = str, list(runs) if len(runs) > 1 else runs[0], "the trained run to use"
+    return parser(doc, run=run, seed=(count(0, 2**40), 0, "of all samples"), **own)
 
 
 def count(at_least: float, at_most: float = 10**9, kind: type = int) -> Callable[[str], float]:
@@ -109,10 +112,17 @@ def prepare(options: argparse.Namespace) -> tuple[Mnist, Source, str]:
     return mnist.to(device), source_of(options, mnist.name), device
 
 
-def load(options: argparse.Namespace) -> tuple[Mnist, VAE, Source]:
-    """Data, trained model and source for a script that uses a run."""
+def with_data(doc: str, **own: Any) -> tuple[argparse.Namespace, Mnist, Source, str]:
+    """For a script: its options, and what prepare makes of them."""
+    options = parser(doc, **own).parse_args()
+    return options, *prepare(options)
+
+
+def with_model(doc: str, run: str, **own: Any) -> tuple[argparse.Namespace, Mnist, VAE, Source]:
+    """For a script that uses a run: its options, the data, the trained model and the source."""
+    options = run_parser(doc, run, **own).parse_args()
     mnist, source, device = prepare(options)
-    return mnist, source.vae(options.run, device), source
+    return options, mnist, source.vae(options.run, device), source
 
 
 def source_of(options: argparse.Namespace, dataset: str | None = None) -> Source:
@@ -156,10 +166,8 @@ def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None
         source.weights[run] = fingerprint(weights)
         source.save(run, results)
     epochs, best, test = len(results["history"]) - 1, results["best_epoch"], results["test"]
-    reason = {
-        "patience": f"its validation ELBO reached plateau {config.drops + 1} of {config.drops + 1}",
-        "max_epochs": f"--max-epochs is {config.max_epochs}",
-    }[results["stopped_by"]]
+    plateau, limit = f"its validation ELBO reached plateau {config.drops + 1}", f"--max-epochs is {config.max_epochs}"
+    reason = plateau if results["stopped_by"] == "patience" else limit
     say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")
     say(f"test ELBO {test['elbo']:.2f} ± {test['elbo_se']:.2f} nats per image, KL {test['kl']:.2f}. Its figures:")
     for script in ("curves", "reconstruct", "sample"):

@@ -36,9 +36,7 @@ class Config:
     learning_rate: float = setting(2e-3, "of AdamW, until the first plateau of the validation ELBO", at_least=1e-9)
     beta_2: float = setting(0.99, "of AdamW: its memory of squared gradients, 100 steps instead of 1000", below=1)
     weight_decay: float = setting(0.1, "of AdamW: against the gap between training and validation")
-    max_grad_norm: float = setting(
-        1000.0, "longer gradients are scaled to this length, which normalises the long ones of densities", 1e-9
-    )
+    max_grad_norm: float = setting(1000.0, "longer gradients, which densities have, are scaled to this length", 1e-9)
     ema_decay: float = setting(0.998, "of the average of the weights, which is what is evaluated and kept", below=1)
     patience: int = setting(3, "a plateau: so many epochs without enough improvement", at_least=1)
     min_gain: float = setting(0.002, "enough: this share of what the validation ELBO gained since epoch 0", below=1)
@@ -61,8 +59,7 @@ class Config:
                 raise UsageError(f"{name} is no setting of '{self.likelihood}'; leave it out")
 
     def changed(self) -> dict[str, Any]:
-        """The settings that are not the default, but for likelihood, K and max_epochs, which may grow when a run goes
-        on."""
+        """What is not the default, but for likelihood, K, and max_epochs, which may grow when a run goes on."""
         rest = [item for item in fields(self)[2:] if item.name != "max_epochs"]
         return {item.name: getattr(self, item.name) for item in rest if getattr(self, item.name) != item.default}
 
@@ -104,20 +101,15 @@ class Config:
         return VAE(self.make_likelihood(), self.latent_dim, self.width, self.hidden, self.components)
 
     def to_dict(self) -> dict[str, Any]:
-        return relevant(asdict(self))
+        """Without the constants of other likelihoods, whose defaults may change."""
+        others = constants() - constants(self.likelihood)
+        return {name: value for name, value in asdict(self).items() if name not in others}
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
-        """The settings but for max_epochs, which may grow when a run goes on, that differ from what to_dict gave
-        before; one that is newer had its default."""
-        mine, theirs = self.to_dict(), Config(self.likelihood).to_dict() | relevant(stored)
-        different = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
-        return sorted(set(different) - {"max_epochs"})
-
-
-def relevant(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without the constants of other likelihoods, whose defaults may change."""
-    others = constants() - constants(settings["likelihood"])
-    return {name: value for name, value in settings.items() if name not in others}
+        """What differs from what to_dict gave before, but for max_epochs; a setting that is newer had its default."""
+        then = {item.name: item.default for item in fields(self)} | stored
+        others = constants() - constants(self.likelihood) | {"max_epochs"}
+        return sorted(name for name in then.keys() - others if then[name] != getattr(self, name, None))
 
 
 def constants(likelihood: str | None = None) -> set[str]:

@@ -13,13 +13,13 @@ from torch.nn.functional import logsigmoid
 class InflatedBetaBinomial(Distribution):
     """Black and white have probabilities of their own; the levels 1 to 254 between them a mix of two beta-binomials.
 
-    All parameters have the batch shape: logits of black, of white if not black, and of the second component; each
-    component's alpha and beta, with which 253 trials give level - 1. The 256 probabilities sum to 1.
+    Logits of black, of white if not black, and of the second component have the batch shape; alphas and betas, with
+    which 253 trials give level - 1, are (2, *batch shape), for both components. The 256 probabilities sum to 1.
     """
 
     trials = LEVELS - 3
 
-    def __init__(self, black: Tensor, white: Tensor, second: Tensor, alphas: list[Tensor], betas: list[Tensor]):
+    def __init__(self, black: Tensor, white: Tensor, second: Tensor, alphas: Tensor, betas: Tensor):
         self.black, self.white, self.second, self.alphas, self.betas = black, white, second, alphas, betas
         super().__init__(black.shape)
 
@@ -29,12 +29,10 @@ class InflatedBetaBinomial(Distribution):
         inner = ((level > 0) & (level < LEVELS - 1)).flatten().nonzero().squeeze(1)  # one in five; the costly part
 
         def pick(part: Tensor) -> Tensor:
-            return part.flatten().index_select(0, inner)
+            return part.flatten(-4).index_select(-1, inner)
 
         v = pick(level).to(x.dtype) - 1  # successes
-        first, second = (
-            log_sequence(v, self.trials, pick(a), pick(b)) for a, b in zip(self.alphas, self.betas, strict=True)
-        )
+        first, second = log_sequence(v, self.trials, pick(self.alphas), pick(self.betas))
         logit = pick(self.second)
         log_p = torch.logaddexp(logsigmoid(-logit) + first, logsigmoid(logit) + second)
         log_p = pick(log_grey) + log_ways(v, self.trials) + log_p
@@ -45,21 +43,19 @@ class InflatedBetaBinomial(Distribution):
         def draw(logits: Tensor) -> Tensor:
             return Bernoulli(logits=logits).sample().bool()
 
-        first, second = (Beta(a, b).sample() for a, b in zip(self.alphas, self.betas, strict=True))
+        first, second = Beta(self.alphas, self.betas).sample()
         p = torch.where(draw(self.second), second, first)
         grey = (torch.binomial(torch.full_like(p, self.trials), p) + 1) / (LEVELS - 1)
         return torch.where(draw(self.black), 0.0, torch.where(draw(self.white), 1.0, grey))
 
     def double(self) -> "InflatedBetaBinomial":
         """The same in double precision, where differences of lgamma lose nothing."""
-        black, white, second, *shapes = (
-            part.double() for part in (self.black, self.white, self.second, *self.alphas, *self.betas)
-        )
-        return InflatedBetaBinomial(black, white, second, shapes[:2], shapes[2:])
+        parts = (self.black, self.white, self.second, self.alphas, self.betas)
+        return InflatedBetaBinomial(*(part.double() for part in parts))
 
     @property
     def mean(self) -> Tensor:
-        first, second = (a / (a + b) for a, b in zip(self.alphas, self.betas, strict=True))
+        first, second = self.alphas / (self.alphas + self.betas)
         grey = (1 + self.trials * torch.lerp(first, second, torch.sigmoid(self.second))) / (LEVELS - 1)
         white = torch.sigmoid(self.white)
         return torch.sigmoid(-self.black) * (white + (1 - white) * grey)
@@ -76,8 +72,5 @@ def log_ways(v: Tensor, trials: int) -> Tensor:
 
 
 def log_sequence(v: Tensor, trials: int, alpha: Tensor, beta: Tensor) -> Tensor:
-    """log P(one order of v successes in so many trials whose probability is Beta(alpha, beta) distributed).
-
-    With log_ways added it is the beta-binomial's log P(v).
-    """
+    """log P(one order of v successes) if their probability is Beta distributed; with log_ways the beta-binomial's."""
     return log_beta(v + alpha, trials - v + beta) - log_beta(alpha, beta)

@@ -12,7 +12,7 @@ from common.config import Config
 from common.errors import CheckpointError, UserError, say
 from common.mnist import Mnist
 from common.runs import load_checkpoint, save_checkpoint
-from common.vae import ELBO, VAE, elbo, start_from_marginals
+from common.vae import ELBO, VAE, Score, elbo, start_from_marginals
 
 import torch
 from torch import Tensor
@@ -60,8 +60,8 @@ class EarlyStopping:
 
 
 @torch.no_grad()
-def evaluate(vae: VAE, x: Tensor, batch_size: int = 100) -> ELBO:
-    """The ELBO of each image of x (N, 1, 28, 28), each (N,), with one z ~ q(Z|x) per image.
+def evaluate(vae: VAE, x: Tensor, batch_size: int = 100, score: Score | None = None) -> ELBO:
+    """The ELBO of each image of x (N, 1, 28, 28), each (N,), with one z ~ q(Z|x) per image; score: see elbo.
 
     Each image has its own fixed noise, so its value depends neither on the batch size nor on earlier calls. The model,
     its gradients and the random generators are left as they were.
@@ -73,7 +73,7 @@ def evaluate(vae: VAE, x: Tensor, batch_size: int = 100) -> ELBO:
     parts = []
     for x_part, noise_part in zip(x.split(batch_size), noise.split(batch_size), strict=True):
         q_z = vae.q_z(x_part)
-        parts.append(elbo(vae, x_part, q_z, z=q_z.mean + q_z.stddev * noise_part))
+        parts.append(elbo(vae, x_part, q_z, z=q_z.mean + q_z.stddev * noise_part, score=score))
     vae.train(was_training)
     return ELBO(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
@@ -105,11 +105,7 @@ def train_epoch(vae: VAE, average: AveragedModel, optimiser: torch.optim.Optimiz
 
 def ramped_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """An exponential moving average that forgets the first steps, which a constant decay would carry along."""
-
-    def updated(average: Tensor, value: Tensor, steps: Tensor | int) -> Tensor:
-        return average.lerp(value, 1 - min(decay, (1 + int(steps)) / (20 + int(steps))))
-
-    return updated
+    return lambda average, value, steps: average.lerp(value, 1 - min(decay, (1 + int(steps)) / (20 + int(steps))))
 
 
 def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedModel, torch.optim.AdamW]:

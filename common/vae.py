@@ -1,5 +1,6 @@
 """The variational autoencoder: encoder, decoder, and the ELBO."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from common.likelihoods import Likelihood
@@ -11,6 +12,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 SHAPE = (1, 28, 28)
 LEFT = (torch.arange(28) < 14).expand(1, 1, 28, 28)  # Task 4b: the mask of x_L, the 14 left columns
 PATCH = 4  # the networks work on 7x7 patches of 4x4 pixels, where nearly all arithmetic is matrix products
+Score = Callable[[Distribution, Tensor], Tensor]  # (p_x, x) -> log p(x_d|z) of each pixel, (B, 1, 28, 28)
 
 
 class Residual(nn.Module):
@@ -108,8 +110,7 @@ class Mixture(nn.Module):
 
 
 class VAE(nn.Module):
-    """p(Z) = N(0, I) with K = latent_dim, or a mixture of so many components; p(X|z) by the decoder, q(Z|x) by the
-    encoder."""
+    """p(Z) = N(0, I) with K = latent_dim, or a mixture of so many; p(X|z) by the decoder, q(Z|x) by the encoder."""
 
     def __init__(self, likelihood: Likelihood, latent_dim: int, width: int, hidden: int, components: int = 0):
         super().__init__()
@@ -148,21 +149,27 @@ class ELBO(NamedTuple):
     kl: Tensor
 
 
-def elbo(vae: VAE, x: Tensor, q_z: Normal, mask: Tensor | None = None, z: Tensor | None = None) -> ELBO:
+def elbo(
+    vae: VAE, x: Tensor, q_z: Normal, mask: Tensor | None = None, z: Tensor | None = None, score: Score | None = None
+) -> ELBO:
     """One-sample estimate of E_q[log p(x|z)] - KL(q(Z) || p(Z)) for each image; the KL term is exact for N(0, I).
 
     x: (B, 1, 28, 28). q_z: q(Z|x) for Tasks 1 to 3, q(Z|Psi) for Task 4. mask: bool, broadcast to x; pixels where it
     is False are left out of log p(x|z) (Task 4b). z: (B, K) from q_z, drawn here, reparameterised, if not given.
-    Raises ValueError if x is no batch of images.
+    score: of grey levels (Task 2a), instead of the likelihood's own log_prob. Raises ValueError if x is no batch of
+    images.
     """
     check_shape(x)
     z = q_z.rsample() if z is None else z
-    log_p = vae.likelihood.log_prob(vae.p_x(z), x)  # (B, 1, 28, 28)
-    if mask is not None:
-        log_p = torch.where(mask, log_p, 0.0)
-    log_likelihood = log_p.sum(dim=(1, 2, 3))
+    score = masked(score or vae.likelihood.log_prob, mask)
+    log_likelihood = score(vae.p_x(z), x).sum(dim=(1, 2, 3))
     kl = vae.kl(q_z, z)
     return ELBO(log_likelihood - kl, log_likelihood, kl)
+
+
+def masked(score: Score, mask: Tensor | None) -> Score:
+    """The score of the mask's pixels alone. The others it gets as black, which is cheap, and nothing of them enters."""
+    return score if mask is None else lambda p_x, x: torch.where(mask, score(p_x, torch.where(mask, x, 0.0)), 0.0)
 
 
 def check_shape(x: Tensor) -> None:

@@ -9,13 +9,9 @@ from common import cli
 from common.config import TASK_1
 from common.figures import pairs_grid, save_figure
 
-import torch
 
-
-@torch.no_grad()
 def main() -> None:
-    options = cli.run_parser(__doc__, TASK_1.run).parse_args()
-    mnist, vae, source = cli.load(options)
+    options, mnist, vae, source = cli.with_model(__doc__, TASK_1.run)
     x = mnist.test.x[:32]
     q_z = vae.q_z(x)  # 1. the distribution q(Z|x)
     z = q_z.sample()  # 2. z ~ q(Z|x)

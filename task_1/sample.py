@@ -9,10 +9,7 @@ from common import cli
 from common.config import TASK_1
 from common.figures import image_grid, save_figure
 
-import torch
 
-
-@torch.no_grad()
 def main() -> None:
     options = cli.run_parser(__doc__, TASK_1.run).parse_args()
     source = cli.source_of(options)

@@ -13,17 +13,15 @@ from common.config import TASK_1, Config
 from common.figures import elbo_curves, image_grid, pairs_grid, save_figure
 from common.likelihoods import LIKELIHOODS
 
-import torch
 
-
-@torch.no_grad()
 def main() -> None:
     others = [Config(name).run for name in LIKELIHOODS if name != TASK_1.likelihood]
     options = cli.run_parser(__doc__, *others).parse_args()
     for run in options.run:
         options.run = run
-        mnist, vae, source = cli.load(options)
-        likelihood, x = vae.likelihood, mnist.test.x[:32]
+        mnist, source, device = cli.prepare(options)
+        vae, x = source.vae(run, device), mnist.test.x[:32]
+        likelihood = vae.likelihood
         save_figure(elbo_curves(source.results(run), likelihood.objective), f"{run}-curves", source)  # as in Task 1b
         z = vae.q_z(x).sample()  # as in Task 1d: z ~ q(Z|x) for reconstructions,
         z_new = vae.p_z.sample((64,))  # z ~ p(Z) for new images,

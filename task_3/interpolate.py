@@ -14,10 +14,8 @@ import torch
 ROWS, BETWEEN = 8, 9  # rows of the figure; k images between x and x'
 
 
-@torch.no_grad()
 def main() -> None:
-    options = cli.run_parser(__doc__, FAVOURITE.run).parse_args()
-    mnist, vae, source = cli.load(options)
+    options, mnist, vae, source = cli.with_model(__doc__, FAVOURITE.run)
     y = mnist.test.y.tolist()
     first = [i for i in range(0, len(y) - 1, 2) if y[i] != y[i + 1]][:ROWS]  # no image is in two pairs
     x, x_prime = mnist.test.x[first], mnist.test.x[[i + 1 for i in first]]  # 1. two images, y != y'

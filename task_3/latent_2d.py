@@ -7,7 +7,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
 from common.config import TASK_3
-from common.evaluation import encode
 from common.figures import latent_scatter, legend_below, save_figure
 
 import matplotlib.pyplot as plt
@@ -17,10 +16,9 @@ CROWDED = torch.tensor([0.15, 0.85])  # what is enlarged: the points between the
 
 
 def main() -> None:
-    options = cli.run_parser(__doc__, TASK_3.run).parse_args()
-    mnist, vae, source = cli.load(options)
+    options, mnist, vae, source = cli.with_model(__doc__, TASK_3.run)
     cli.require(vae.latent_dim == 2, options.run, "K = 2")
-    u = encode(vae, mnist.test.x[:1000])  # mu(x_i), (1000, 2)
+    u = vae.q_z(mnist.test.x[:1000]).mean  # mu(x_i), (1000, 2)
 
     figure, (whole, centre) = plt.subplots(1, 2, figsize=(6.5, 3.3), width_ratios=[1, 1.1])
     for axis in (whole, centre):

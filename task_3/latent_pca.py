@@ -7,7 +7,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
 from common.config import Config
-from common.evaluation import encode
 from common.figures import COLOURS, latent_scatter, save_figure
 
 import matplotlib.pyplot as plt
@@ -17,10 +16,9 @@ from sklearn.decomposition import PCA
 
 
 def main() -> None:
-    options = cli.run_parser(__doc__, Config("bernoulli").run).parse_args()
-    mnist, vae, source = cli.load(options)
+    options, mnist, vae, source = cli.with_model(__doc__, Config("bernoulli").run)
     cli.require(vae.latent_dim >= 10, options.run, "K >= 10")
-    U = encode(vae, mnist.test.x[:1000]).cpu().numpy()  # (1000, K): row i is mu(x_i)
+    U = vae.q_z(mnist.test.x[:1000]).mean.cpu().numpy()  # (1000, K): row i is mu(x_i)
     pca = PCA().fit(U)  # subtracts the mean of each column
     projected = torch.from_numpy(pca.transform(U)[:, :2])  # (1000, 2)
     share = pca.explained_variance_ratio_

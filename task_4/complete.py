@@ -18,13 +18,11 @@ TITLES = ["$x$", "$x_L$, black", "$x_L, x'_R$"]
 
 
 def main() -> None:
-    options = cli.run_parser(__doc__, FAVOURITE.run).parse_args()
-    mnist, vae, source = cli.load(options)
+    options, mnist, vae, source = cli.with_model(__doc__, FAVOURITE.run)
     cli.require(vae.likelihood.independent, options.run, "pixels that are independent given z")
     x, left = mnist.test.x[:ROWS], LEFT.to(mnist.test.x.device)
     q_z = infer(vae, x, left)[0].psi.q_z()  # Psi* from x_L
-    with torch.no_grad():
-        x_new = vae.likelihood.show(vae.p_x(q_z.sample()))  # z ~ q(Z|Psi*), x' ~ p(X|z)
+    x_new = vae.likelihood.show(vae.p_x(q_z.sample()))  # z ~ q(Z|Psi*), x' ~ p(X|z)
     columns = [x, torch.where(left, x, 0.0), torch.where(left, x, x_new)]
     save_figure(columns_grid(columns, TITLES, width=1.8), f"{options.run}-completions", source)
 

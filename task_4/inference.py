@@ -36,10 +36,6 @@ class Inferred(NamedTuple):
     objective: Tensor
     steps: Tensor
 
-    @property
-    def capped(self) -> Tensor:
-        return self.steps >= WINDOW * MAX_WINDOWS
-
 
 def infer(
     vae: VAE, x: Tensor, mask: Tensor | None = None, starts: int | Psi = STARTS, keep: int = 1, stream: int = 0

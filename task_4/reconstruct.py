@@ -13,21 +13,16 @@ from common.config import FAVOURITE
 from common.figures import columns_grid, save_figure
 from task_4.inference import infer
 
-import torch
-
 ROWS = 8
 
 
 def main() -> None:
-    options = cli.run_parser(__doc__, FAVOURITE.run).parse_args()
-    mnist, vae, source = cli.load(options)
+    options, mnist, vae, source = cli.with_model(__doc__, FAVOURITE.run)
     x = mnist.test.x[:ROWS]
-    found = infer(vae, x)[0]  # Psi* of each image by itself
-    columns = [x]
-    for q_z in (found.psi.q_z(), vae.q_z(x)):  # q(Z|Psi*) for x', and q(Z|x) as in Task 1d for x''
-        with torch.no_grad():
-            columns.append(vae.likelihood.show(vae.p_x(q_z.sample())))  # z ~ q(Z), then a sample of p(X|z)
-    save_figure(columns_grid(columns, ["x", "x'", "x''"], width=2.2), f"{options.run}-psi-reconstructions", source)
+    q_psi = infer(vae, x)[0].psi.q_z()  # q(Z|Psi*) for x', Psi* of each image by itself
+    q_x = vae.q_z(x)  # q(Z|x) for x'', as in Task 1d
+    new = [vae.likelihood.show(vae.p_x(q_z.sample())) for q_z in (q_psi, q_x)]  # z ~ q(Z), then x' ~ p(X|z)
+    save_figure(columns_grid([x, *new], ["x", "x'", "x''"], width=2.2), f"{options.run}-psi-reconstructions", source)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,20 @@
 import math
 
 from common import evaluation as ev
-from common.annealing import Draws, anneal, log_joint
+from common.annealing import anneal, log_joint, resampled
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS, CategoricalLikelihood
-from common.mnist import Split
 from common.runs import Source
-from common.vae import LEFT, VAE
-from report.studies import posterior
-from report.studies.classifier import frechet_distance, inception_score
-from report.studies.completions import failures, whole_score
-from report.studies.pixel_levels import calibration, predictor
+from common.training import evaluate
+from common.vae import LEFT, VAE, elbo, masked
+from report.studies import completions, posterior
+from report.studies.classifier import Classifier, frechet_distance, inception_score
+from report.studies.completions import failures, soft, whole_score
+from report.studies.pixel_levels import calibration, predict
 from report.studies.posterior import exact_elbo, moments, refined
 from report.studies.samples import fitted
 from report.studies.variants import rows_so_far
+from task_4 import inference
 
 import pytest
 import torch
@@ -31,20 +32,20 @@ def test_bits_per_dimension():
 
 
 @pytest.mark.parametrize("name", [name for name in GREY if name in INDEPENDENT])
-def test_grey_score_is_a_probability_of_the_levels(name, images):
+def test_grey_mass_is_a_probability_of_the_levels(name, images):
     """When one pixel takes all of its levels in turn, the probabilities add up to those of the other pixels."""
     likelihood = LIKELIHOODS[name]()
-    score = ev.grey_score(likelihood, images)
+    mass = ev.grey_mass(likelihood, images)
     p_x = likelihood.p_x(torch.randn(1, likelihood.channels, 28, 28).expand(LEVELS, -1, -1, -1))
     x = images[:1].expand(LEVELS, -1, -1, -1).clone()
     x[:, 0, 5, 5] = torch.arange(LEVELS) / (LEVELS - 1)
-    total = score(p_x, x).double().logsumexp(0)
+    total = mass(p_x, x).double().sum(dim=(1, 2, 3)).logsumexp(0)
     x[:, 0, 5, 5] = images[0, 0, 5, 5]
     counts = level_frequencies(images).sum(dim=(1, 2, 3))
     bins = likelihood.observe(torch.arange(LEVELS) / (LEVELS - 1))
     share = counts / torch.stack([counts[bins == value].sum() for value in bins])
     pixel = likelihood.log_mass(p_x, x)[0, 0, 5, 5] + share[(images[0, 0, 5, 5] * 255).round().long()].log()
-    torch.testing.assert_close(total, (score(p_x, x)[0] - pixel).double(), atol=5e-3, rtol=0)
+    torch.testing.assert_close(total, mass(p_x, x)[0].double().sum() - pixel.double(), atol=5e-3, rtol=0)
 
 
 @pytest.mark.parametrize("k", [3, 32, 51, 255])
@@ -59,19 +60,20 @@ def test_levels_share_the_probability_of_their_own_bin(k, images):
 
 def test_more_importance_samples_tighten_the_bound(images):
     vae = small_vae("bernoulli")
-    score = ev.own_score(vae.likelihood)
-    weights = ev.log_weights(vae, images, vae.q_z(images), 200, score, block=30)
+    weights = ev.log_weights(vae, images, vae.q_z(images), 200, vae.likelihood.log_prob)
     assert weights.shape == (200, 10)
-    bounds = [ev.importance_bound(weights, samples) for samples in (1, 200)]
+    bounds = [ev.importance_bound(weights[:samples]) for samples in (1, 200)]
     assert torch.equal(bounds[0], weights[0])
     assert (bounds[1] >= weights.mean(0) - 1e-4).all()  # Jensen
-    elbo = torch.stack([ev.elbo_by(vae, images, score).elbo for _ in range(300)]).mean(0)
-    torch.testing.assert_close(weights.mean(0), elbo.detach(), atol=1.0, rtol=0.01)
+    with torch.no_grad():
+        mean = torch.stack([elbo(vae, images, vae.q_z(images)).elbo for _ in range(300)]).mean(0)
+    torch.testing.assert_close(weights.mean(0), mean, atol=1.0, rtol=0.01)
 
 
 def test_the_elbo_behind_the_bits_has_its_kl_term(images):
     vae = small_vae("bernoulli")
-    found = ev.elbo_by(vae, images, ev.own_score(vae.likelihood), batch_size=3)
+    found = evaluate(vae, images, batch_size=3, score=lambda p_x, x: torch.full_like(x, -1.0))
+    torch.testing.assert_close(found.log_likelihood, torch.full((10,), -784.0))
     torch.testing.assert_close(found.kl, kl_divergence(vae.q_z(images), Normal(0.0, 1.0)).sum(1))
     assert torch.equal(found.elbo, found.log_likelihood - found.kl)
     assert (found.kl > 0).all()
@@ -103,12 +105,13 @@ def test_calibration_is_the_mean_distance_over_bins():
 
 @pytest.mark.parametrize("name", GREY)
 def test_predictions_of_all_levels_of_a_pixel_sum_to_one(name, images):
-    predict = predictor(small_vae(name).requires_grad_(False), images)
-    every = torch.stack(predict(images[:2], [[level] for level in range(LEVELS)]))
+    vae = small_vae(name).requires_grad_(False)
+    mass = ev.grey_mass(vae.likelihood if name in INDEPENDENT else vae.likelihood.pixel, images)
+    every = torch.stack(predict(vae, mass, images[:2], [[level] for level in range(LEVELS)]))
     torch.testing.assert_close(
         every.sum(dim=0), torch.ones(2, 1, 28, 28).double(), atol=5e-3, rtol=0, check_dtype=False
     )
-    black, ink = predict(images[:2], ([0], range(252, LEVELS)))
+    black, ink = predict(vae, mass, images[:2], ([0], range(252, LEVELS)))
     assert black.shape == ink.shape == (2, 1, 28, 28)
 
 
@@ -144,7 +147,7 @@ def posterior_of(x, directions):
 
 def each_log_joint(vae, x, z):
     """(N, M) for x (N, 1, 28, 28) and z (M, K)."""
-    return log_joint(vae, x, ev.own_score(vae.likelihood))(z.unsqueeze(1).expand(-1, len(x), -1)).T
+    return log_joint(vae, x, vae.likelihood.log_prob)(z.unsqueeze(1).expand(-1, len(x), -1)).T
 
 
 def test_quadrature_is_exact_for_a_linear_model(monkeypatch):
@@ -187,21 +190,22 @@ def test_annealing_finds_posterior_and_evidence_from_a_poor_start():
     sigma = precision.inverse().diagonal().sqrt()
     start = [Normal(mean + shift * sigma, (2 * sigma).expand(4, 2)) for shift in (-3, 1)]
     torch.manual_seed(0)
-    draws = anneal(log_joint(vae, x, ev.own_score(vae.likelihood, LEFT)), start, chains=400, temperatures=40)
-    torch.testing.assert_close(draws.log_integral, half.log_prob(x.flatten(1)[:, chosen]), atol=0.1, rtol=0)
-    z = draws.resampled(400)
+    left = masked(vae.likelihood.log_prob, LEFT)
+    z, log_w = anneal(log_joint(vae, x, left), start, chains=400, temperatures=40)
+    torch.testing.assert_close(ev.importance_bound(log_w), half.log_prob(x.flatten(1)[:, chosen]), atol=0.1, rtol=0)
+    z = resampled(z.transpose(0, 1), log_w.T, 400).transpose(0, 1)
     torch.testing.assert_close(z.mean(0), mean, atol=0.4 * sigma.max().item(), rtol=0)
     torch.testing.assert_close(z.std(0), sigma.expand(4, 2), atol=0, rtol=0.2)
 
 
 def test_draws_are_shown_in_proportion_to_their_weights():
-    z = torch.arange(4.0).view(4, 1, 1)
-    shown = Draws(z, torch.tensor([0.5, 0.25, 0.25, 0.0]).log().view(4, 1)).resampled(8)
+    z = torch.arange(4.0).view(1, 4, 1)
+    shown = resampled(z, torch.tensor([[0.5, 0.25, 0.25, 0.0]]).log(), 8)
     assert shown.flatten().tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
 
 
 def test_causes_of_bad_completions_are_told_apart():
-    x, y = torch.rand(20, 1, 28, 28).round(), torch.arange(20) % 10  # black and white: no entropy
+    x = torch.rand(20, 1, 28, 28).round()  # black and white: no entropy
     scores = {"log_p_left": -40.0, "left_by_psi": -45.0, "left_best": -42.0, "error": 0.1, "by_psi": -55.0}
     scores = {name: torch.full((20,), value) for name, value in scores.items()}
     scores["left_by_psi"][5], scores["by_psi"][5] = -85, -95  # other images fit the left half better
@@ -209,18 +213,39 @@ def test_causes_of_bad_completions_are_told_apart():
     scores["left_by_psi"][7], scores["by_psi"][7] = -41, -95  # the left half has a better optimum
     nats = torch.zeros(20)
     nats[5:8] = torch.tensor([60.0, 50.0, 40.0])
-    found = failures(scores, nats, Split(x, y), images=40)
-    assert [row["cause"] for row in found["worst"][:3]] == ["ambiguous", "decoder", "optimum"]
-    assert [row["image"] for row in found["worst"][:3]] == [10, 12, 14]
+    found = failures(scores, nats, x)
+    assert found["worst"][:3] == ["ambiguous", "decoder", "optimum"]
     assert sum(found["causes_of_worst_twentieth"].values()) == 8
 
 
+def test_completions_are_scored_by_draws_of_task_4b_as_well(images, monkeypatch):
+    vae, net, drawn = small_vae("bernoulli").requires_grad_(False), Classifier().requires_grad_(False), []
+    for module, name, value in (
+        (completions, "TEMPERATURES", 4),
+        (completions, "SAMPLES", 4),
+        (inference, "WINDOW", 5),
+    ):
+        monkeypatch.setattr(module, name, value)
+    kept = completions.mean_completion
+    monkeypatch.setattr(completions, "mean_completion", lambda *given: drawn.append(given[-2:]) or kept(*given))
+    scores = completions.score(vae, images[:3], net)
+    z, share = drawn[1]
+    q_z = inference.infer(vae, images[:3], LEFT)[0].psi.q_z()
+    assert ((z - q_z.mean).abs() < 6 * q_z.stddev).all()
+    assert (share == 1 / len(z)).all()
+    torch.testing.assert_close(scores["image_psi"][..., :14], images[:3, :, :, :14])
+    alone = torch.zeros(len(z), 3).index_fill_(0, torch.tensor(1), 1.0)  # all weight on one draw
+    image, p_y = kept(vae, images[:3], net, z, alone)
+    assert torch.equal(image[..., 14:], vae.likelihood.mean(vae.p_x(z[1]))[..., 14:])
+    torch.testing.assert_close(p_y, net(image).softmax(dim=1))
+
+
 def test_the_right_half_counts_in_whole_scores_alone(images):
-    vae = small_vae("bernoulli")
+    vae = small_vae("inflated")
     p_x = vae.p_x(torch.randn(10, 3))
     other = torch.where(LEFT, images, images.flip(0))
-    left = ev.own_score(vae.likelihood, LEFT)
+    left = masked(vae.likelihood.log_prob, LEFT)
     assert torch.equal(left(p_x, images), left(p_x, other))
-    whole = whole_score(vae.likelihood)
-    torch.testing.assert_close(whole(p_x, images), ev.own_score(vae.likelihood)(p_x, images), atol=0.01, rtol=1e-4)
-    assert (whole(p_x, images) != whole(p_x, other)).all()
+    found, own = whole_score(vae.likelihood)(p_x, images), vae.likelihood.log_prob(p_x, images)
+    assert torch.equal(found[..., :14], own[..., :14])
+    assert torch.equal(found[..., 14:], soft(vae.likelihood.mean(p_x), images)[..., 14:])

@@ -62,11 +62,10 @@ def test_flat_objective_ends_and_the_cap_is_reported(vae, images, monkeypatch):
     with torch.no_grad():
         vae.decoder.net[-2].weight.zero_()  # p(x|z) ignores z: the optimum is the prior
     found = infer(vae, images[:3], starts=1)[0]
-    assert not found.capped.all()
+    assert not (found.steps >= 10 * inference.MAX_WINDOWS).all()
     assert (found.psi.mean.abs() < 0.5).all()
     monkeypatch.setattr(inference, "MAX_WINDOWS", 2)
     found = infer(vae, images[:3])[0]
-    assert found.capped.all()
     assert (found.steps == 20).all()
 
 
@@ -99,7 +98,7 @@ def test_the_study_follows_the_same_optimisations_further(vae, images, mask, mon
     for module, name, value in ((stopping, "WINDOW", 10), (stopping, "SAMPLES", 10), (inference, "MAX_WINDOWS", 60)):
         monkeypatch.setattr(module, name, value)
     found, course = infer(vae, images[:3], mask, starts=1)[0], stopping.followed(vae, images[:3], mask)
-    assert not found.capped.any()
+    assert (found.steps < 10 * 60).all()
     ends = [course.path[stop - PATIENCE - 1 : stop, i].mean(dim=0) for i, stop in enumerate(course.stop.tolist())]
     expected = torch.cat([*found.psi, found.objective.unsqueeze(1)], dim=1)
     torch.testing.assert_close(torch.stack(ends), expected, atol=1e-3, rtol=1e-3)

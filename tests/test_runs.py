@@ -160,6 +160,7 @@ def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
         assert set(config.to_dict()) & {"bins", "eps", "sigma_min"} <= constants(config.likelihood)
         assert config.differences(config.to_dict() | {"max_epochs": 1}) == []
     assert Config("gaussian").differences(Config("gaussian").to_dict() | {"bins": 9, "sigma_min": 0.1}) == ["sigma_min"]
+    assert config.differences(config.to_dict() | {"a setting that is gone": 1}) == ["a setting that is gone"]
     assert Config("gaussian", max_epochs=1).run == "gaussian-k32"  # it may go on
     assert Config("gaussian", max_epochs=1).command == "task_1/train.py --max-epochs 1"
     with pytest.raises(UsageError, match="eps is no setting of 'gaussian'"):

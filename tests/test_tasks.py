@@ -1,6 +1,6 @@
 """What the figures of Tasks 1, 3c and 4 show, on a model whose answers are known."""
 
-import sys
+from types import SimpleNamespace
 
 from common import figures
 from common.runs import Source
@@ -28,8 +28,8 @@ def columns_of(monkeypatch, mnist5k):
 
     def columns_of(module):
         drawn = []
-        monkeypatch.setattr(sys, "argv", ["a.py"])
-        monkeypatch.setattr(module.cli, "load", lambda options: (mnist5k, vae, Source("mnist5k", "a.py")))
+        given = SimpleNamespace(run="a run"), mnist5k, vae, Source("mnist5k", "a.py")
+        monkeypatch.setattr(module.cli, "with_model", lambda doc, run: given)
         monkeypatch.setattr(module, "save_figure", lambda *arguments: None)
         if module is reconstruct:
             monkeypatch.setattr(module, "pairs_grid", lambda x, x_new: drawn.append([x, x_new]))

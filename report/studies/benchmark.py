@@ -18,7 +18,7 @@ from itertools import chain
 from common import cli
 from common.config import CHOICES, Config
 from common.mnist import Mnist, Split
-from common.training import evaluate, make_learner, train_epoch
+from common.training import evaluate, make_learner, means, train_epoch
 from common.vae import start_from_marginals
 
 import torch
@@ -75,19 +75,16 @@ def textbook_epoch(net: Textbook, train: DataLoader, val: DataLoader) -> float:
 
 def epoch(learner: tuple, mnist: Mnist, config: Config) -> tuple[float, float]:
     """An epoch as in training, with its evaluations: the objective of the validation images, and seconds."""
-    vae, average, optimiser = learner
     started = time.perf_counter()
-    train_epoch(vae, average, optimiser, mnist.train.x, replace(config, epoch_images=1))  # one pass, whatever the data
-    evaluate(average.module, mnist.train.x)
-    value = evaluate(average.module, mnist.val.x).elbo.double().mean().item()
-    return value, time.perf_counter() - started
+    train_epoch(*learner, mnist.train.x, replace(config, epoch_images=1))  # one pass, whatever the data
+    evaluate(learner[1].module, mnist.train.x)
+    objective = means(evaluate(learner[1].module, mnist.val.x))["elbo"]
+    return objective, time.perf_counter() - started
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--batches", type=cli.count(1), help="a quick try with so many batches for an epoch, and one epoch"
-    )
+    batches = cli.count(1), 0, "a quick try with so many batches for an epoch, and one epoch"
+    parser = cli.parser(__doc__, batches=batches)
     parser.set_defaults(device="cpu")
     options = parser.parse_args()
     mnist, source, _ = cli.prepare(options)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import cli
 from common.config import CHOICES, TASK_3
-from common.evaluation import decoded, encode, mean_and_se
+from common.evaluation import decoded, mean_and_se
 from common.mnist import Mnist
 
 import torch
@@ -23,14 +23,13 @@ NEIGHBOURS = 15
 ACTIVE = 0.01  # a latent is in use if the variance of mu_k(x) over the training images is above this
 
 
-@torch.no_grad()
 def main() -> None:
-    mnist, source, device = cli.prepare(cli.parser(__doc__).parse_args())
+    _, mnist, source, device = cli.with_data(__doc__)
     results = {"neighbours": NEIGHBOURS, "runs": {}}
     for run in tqdm([config.run for config in source.trained([*CHOICES, TASK_3])], desc="runs"):
         vae = source.vae(run, device)
-        q_z = vae.q_z(mnist.train.x)
-        u, u_test = q_z.mean, encode(vae, mnist.test.x)
+        q_z, u_test = vae.q_z(mnist.train.x), vae.q_z(mnist.test.x).mean
+        u = q_z.mean
         aggregate = u.T.cov() + q_z.variance.mean(dim=0).diag()  # the covariance of z ~ q(Z|x) over training images
         spread = torch.linalg.eigvalsh(aggregate)
         pca = PCA().fit(u_test[:1000].cpu().numpy())  # as in Task 3b

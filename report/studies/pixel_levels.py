@@ -11,14 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from common import cli
 from common.config import CHOICES
 from common.evaluation import grey_mass
 from common.figures import COLOURS, GREY, save_figure
 from common.grey_levels import LEVELS, level_of
-from common.vae import VAE
+from common.vae import VAE, Score
 
 import matplotlib.pyplot as plt
 import torch
@@ -34,24 +34,21 @@ CROP = slice(12, 22), slice(10, 20)  # rows and columns that are shown of it
 PIXELS = {"edge": (17, 15, COLOURS[4], 0), "ink": (17, 16, COLOURS[5], 240)}  # row, column, colour of the frame, lowest
 
 
-@torch.no_grad()
 def main() -> None:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--images", type=cli.count(2), default=1000, help="test images to measure (1000)")
-    options = parser.parse_args()
-    mnist, source, device = cli.prepare(options)
+    options, mnist, source, device = cli.with_data(__doc__, images=(cli.count(2), 1000, "test images to measure"))
     x, shown = mnist.test.spread(options.images).x, mnist.test.x[IMAGE : IMAGE + 1]
     results = {"images": len(x), "bins": BINS, "draws": DRAWS, "shares": shares(mnist.train.x), "models": {}}
     predicted = {}
     grey = [config for config in source.trained(CHOICES) if config.make_likelihood().grey_levels]
     for config in tqdm(grey, desc="models"):
-        predict = predictor(source.vae(config.run, device), mnist.train.x)
-        p_black, p_ink = zip(*(predict(part, ([0], INK)) for part in x.split(BATCH)), strict=True)
+        vae = source.vae(config.run, device)
+        mass = grey_mass(vae.likelihood if vae.likelihood.independent else vae.likelihood.pixel, mnist.train.x)
+        p_black, p_ink = zip(*(predict(vae, mass, part, ([0], INK)) for part in x.split(BATCH)), strict=True)
         results["models"][config.run] = {
             "black": calibration(torch.cat(p_black), level_of(x) == 0),
             "ink": calibration(torch.cat(p_ink), level_of(x) >= INK[0]),
         }
-        every = predict(shown.expand(DRAWS, -1, -1, -1), [[level] for level in range(LEVELS)])
+        every = predict(vae, mass, shown.expand(DRAWS, -1, -1, -1), [[level] for level in range(LEVELS)])
         predicted[config.likelihood] = torch.stack(every).mean(dim=1)[:, 0]  # (256, 28, 28)
     source.save("pixel-levels", results)
     save_figure(figure_of(shown[0, 0], predicted), "pixel-levels", source)
@@ -64,18 +61,12 @@ def shares(x: Tensor) -> dict[str, float]:
     return {"black": black, "saturated": saturated / (1 - black)}
 
 
-def predictor(vae: VAE, x_train: Tensor) -> Callable[[Tensor, Iterable[Iterable[int]]], list[Tensor]]:
-    """A function of x (B, 1, 28, 28) and sets of levels: the probability of each set at each pixel of x, given
+def predict(vae: VAE, mass: Score, x: Tensor, sets: Iterable[Iterable[int]]) -> list[Tensor]:
+    """The probability of each set of levels at each pixel of x (B, 1, 28, 28), by the mass of a single pixel, given
     z ~ q(Z|x), and given the earlier pixels of x where the model's pixels depend on them."""
-    likelihood = vae.likelihood if vae.likelihood.independent else vae.likelihood.pixel
-    mass = grey_mass(likelihood, x_train)
-
-    def predict(x: Tensor, sets: Iterable[Iterable[int]]) -> list[Tensor]:
-        p_x = vae.p_x(vae.q_z(x).sample())
-        p_x = p_x if vae.likelihood.independent else p_x.given(x)
-        return [sum(mass(p_x, torch.full_like(x, v / (LEVELS - 1))).exp() for v in levels) for levels in sets]
-
-    return predict
+    p_x = vae.p_x(vae.q_z(x).sample())
+    p_x = p_x if vae.likelihood.independent else p_x.given(x)
+    return [sum(mass(p_x, torch.full_like(x, v / (LEVELS - 1))).exp() for v in levels) for levels in sets]
 
 
 def calibration(predicted: Tensor, true: Tensor) -> dict[str, float]:

@@ -5,16 +5,16 @@ second is KL(q(Z|Psi*) || p(Z|x)). Psi starts at the modes of the grid, so that 
 report/results/posterior.json and a figure of a few images.
 """
 
+import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import math
-
 from common import cli
+from common.annealing import log_joint
 from common.config import TASK_3
-from common.evaluation import importance_bound, log_weights, mean_and_se, own_score
+from common.evaluation import importance_bound, log_weights, mean_and_se
 from common.figures import COLOURS, GREY, legend_below, save_figure
 from common.likelihoods import BernoulliLikelihood
 from common.vae import VAE
@@ -36,16 +36,13 @@ MODES, KEPT = 8, 4  # optimisations of each image, from so many maxima of the gr
 NODES = 20  # of the Gauss-Hermite rule in each direction
 CHECKED = 25  # every 25th image again, on a plane of half the step
 SAMPLES, WIDER = 200, 3.0  # for importance sampling: draws of each component; their widths
-BLOCK = 100  # images whose Psi are optimised together
+BLOCK = 50  # images whose Psi are optimised together
 
 
-@torch.no_grad()
 def main() -> None:
-    parser = cli.run_parser(__doc__, TASK_3.run)
-    parser.add_argument("--images", type=cli.count(8), default=1000, help="test images to measure (1000)")
-    parser.add_argument("--step", type=cli.count(0.01, 0.5, float), default=STEP, help="of the grid (%(default)s)")
-    options = parser.parse_args()
-    mnist, vae, source = cli.load(options)
+    images = cli.count(8), 1000, "test images to measure"
+    step = cli.count(0.01, 0.5, float), STEP, "of the grid"
+    options, mnist, vae, source = cli.with_model(__doc__, TASK_3.run, images=images, step=step)
     fits = vae.latent_dim == 2 and isinstance(vae.likelihood, BernoulliLikelihood) and not vae.mixture
     cli.require(fits, options.run, "a Bernoulli model with K = 2 and p(Z) = N(0, I)")
     x = mnist.test.spread(options.images).x
@@ -53,16 +50,15 @@ def main() -> None:
     finer = plane(vae, x[::CHECKED], options.step / 2)[0] - log_p[::CHECKED]
     rows, q_psi = [], []
     for part, mean, log_sigma in zip(*(every.split(BLOCK) for every in (x, *starts)), strict=True):
-        with torch.enable_grad():
-            found = [one.psi.q_z() for one in infer(vae, part, starts=Psi(mean, log_sigma), keep=KEPT)]
+        found = [one.psi.q_z() for one in infer(vae, part, starts=Psi(mean, log_sigma), keep=KEPT)]
         elbos = torch.stack([exact_elbo(vae, part, q_z) for q_z in found])
         best = elbos.argmax(dim=0).tolist()  # by quadrature, which knows better than averages of single samples
         q_psi += [Normal(found[rank].mean[i], found[rank].stddev[i]) for i, rank in enumerate(best)]
         q_x = vae.q_z(part)
         proposal = [*found, q_x]  # no mode is lost that one of them has seen
         proposal += [Normal(q.mean, WIDER * q.stddev) for q in proposal]
-        weights = log_weights(vae, part, proposal, SAMPLES, own_score(vae.likelihood))
-        sampled = importance_bound(weights, len(weights))
+        weights = log_weights(vae, part, proposal, SAMPLES, vae.likelihood.log_prob)
+        sampled = importance_bound(weights)
         error = (weights - sampled).exp().std(dim=0) / len(weights) ** 0.5
         rows.append(torch.stack([elbos.amax(dim=0), exact_elbo(vae, part, q_x), sampled, error]))
     elbo_psi, elbo_x, sampled, error = torch.cat(rows, dim=1)
@@ -70,8 +66,6 @@ def main() -> None:
     results = {
         "images": len(x),
         "log_p": mean_and_se(log_p),
-        "elbo_psi": mean_and_se(elbo_psi),
-        "elbo_encoder": mean_and_se(elbo_x),
         "amortisation_gap": mean_and_se(gap),
         "encoder_better": (gap < -0.05).double().mean().item(),
         "remaining_gap": mean_and_se(rest),
@@ -149,15 +143,12 @@ def moments(z: Tensor, log_mass: Tensor, modes: Tensor, least: float) -> tuple[T
 
 
 def exact_elbo(vae: VAE, x: Tensor, q_z: Normal) -> Tensor:
-    """E_q[log p(x|z)] - KL(q || p(Z)) of each image by Gauss-Hermite quadrature: (N,)."""
+    """The ELBO of each image, E_q[log p(x|z) p(z)] plus the entropy of q, by Gauss-Hermite quadrature: (N,)."""
     nodes, weights = (torch.from_numpy(part).float().to(x.device) for part in np.polynomial.hermite_e.hermegauss(NODES))
     noise, weight = torch.cartesian_prod(nodes, nodes), torch.cartesian_prod(weights, weights).prod(dim=1)
-    expected = []
-    for i in range(len(x)):
-        z = q_z.mean[i] + q_z.stddev[i] * noise
-        log_p = log_joint_table(vae, x[i : i + 1], z)[0] - vae.p_z.log_prob(z)
-        expected.append((weight * log_p).sum() / weight.sum())
-    return torch.stack(expected) - vae.kl(q_z, q_z.mean)
+    z = q_z.mean + q_z.stddev * noise.unsqueeze(1)  # (NODES^2, N, 2)
+    expected = weight @ log_joint(vae, x, vae.likelihood.log_prob)(z) / weight.sum()
+    return expected + q_z.entropy().sum(dim=1)
 
 
 def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[Normal, str, str]]) -> None:

@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from common import cli
 from common.config import CHOICES, LEARNED
-from common.evaluation import bits_per_dimension, decoded, elbo_by, grey_score, mean_and_se
+from common.evaluation import bits_per_dimension, decoded, grey_mass, mean_and_se
 from common.training import evaluate
-from report.studies.classifier import features, frechet_distance, inception_score, label_probabilities, load_classifier
+from report.studies.classifier import frechet_distance, inception_score, load_classifier
 
 import torch
 from numpy.random import RandomState
@@ -27,24 +27,18 @@ from tqdm import tqdm
 NEAREST = 1000  # images whose nearest training image is looked for
 
 
-@torch.no_grad()
 def main() -> None:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--draws", type=cli.count(2), default=5, help="sets of 10,000 images, for the errors (5)")
-    parser.add_argument("--components", type=cli.count(1), nargs="+", default=[10, 20, 40], help="of fitted mixtures")
-    options = parser.parse_args()
-    mnist, source, device = cli.prepare(options)
+    draws = cli.count(2), 5, "sets of 10,000 images, for the errors"
+    components = cli.count(1), [10, 20, 40], "of fitted mixtures"
+    options, mnist, source, device = cli.with_data(__doc__, draws=draws, components=components)
     classifier = load_classifier(source, device)
-    real, n = features(classifier, mnist.test.x), len(mnist.test.x)
-
-    def distance(x: Tensor) -> float:
-        return frechet_distance(features(classifier, x), real)
+    real, n = classifier.features(mnist.test.x), len(mnist.test.x)
 
     def looks(x: Tensor) -> dict:
         nearest = torch.cdist(x[:NEAREST].flatten(1), mnist.train.x.flatten(1)).amin(dim=1)
-        return {"nearest": mean_and_se(nearest), "inception_score": inception_score(label_probabilities(classifier, x))}
+        return {"nearest": mean_and_se(nearest), "inception_score": inception_score(classifier(x).softmax(dim=1))}
 
-    scale = {"frechet": {"mean": distance(mnist.val.x)}, **looks(mnist.val.x)}
+    scale = {"frechet": {"mean": frechet_distance(classifier.features(mnist.val.x), real)}, **looks(mnist.val.x)}
     results = {"images": n, "draws": options.draws, "real": scale, "models": {}}
     for config in tqdm(source.trained(CHOICES + LEARNED), desc="models"):
         vae = source.vae(config.run, device)
@@ -57,7 +51,7 @@ def main() -> None:
             gain = evaluate(vae, mnist.val.x).elbo - evaluate(base, mnist.val.x).elbo
             found["learned"] = {"components": config.components, "elbo_gain": mean_and_se(gain)}
             if vae.likelihood.grey_levels:
-                grey = elbo_by(vae, mnist.test.x, grey_score(vae.likelihood, mnist.train.x))
+                grey = evaluate(vae, mnist.test.x, score=grey_mass(vae.likelihood, mnist.train.x))
                 found["learned"] |= {"bits": mean_and_se(bits_per_dimension(grey.elbo))}
         else:
             z_val, mixture = q_val.sample(), fitted(vae.q_z(mnist.train.x).sample(), q_val.sample(), options.components)
@@ -66,7 +60,8 @@ def main() -> None:
             places["fitted"] = lambda p_z=mixture: torch.from_numpy(p_z.sample(n)[0]).float().to(device)
         for place, z in places.items():
             draws = [decoded(vae, z(), vae.likelihood.show) for _ in range(options.draws)]
-            found[place] = {"frechet": mean_and_se(torch.tensor([distance(x) for x in draws]))}
+            distances = torch.tensor([frechet_distance(classifier.features(x), real) for x in draws])
+            found[place] = {"frechet": mean_and_se(distances)}
             found[place] |= looks(draws[0]) if place == "prior" else {}
     source.save("samples", results)
 

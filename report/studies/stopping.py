@@ -9,13 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from common import cli
 from common.config import FAVOURITE, Config
-from common.evaluation import log_weights, mean_and_se, own_score
+from common.evaluation import log_weights, mean_and_se
 from common.figures import COLOURS, save_figure
-from common.vae import LEFT, VAE
+from common.vae import LEFT, VAE, masked
 from task_4.inference import LEARNING_RATE, PATIENCE, WINDOW, Psi, ascend, generator_of, infer
 
 import matplotlib.pyplot as plt
@@ -25,7 +25,6 @@ from torch import Tensor
 from tqdm import trange
 
 SHOWN, LONGER, SAMPLES = 4, 4, 1000  # images in the figure; times as many steps; draws for an ELBO
-MODELS = [FAVOURITE, Config("bernoulli")]
 
 
 class Course(NamedTuple):
@@ -39,14 +38,12 @@ class Course(NamedTuple):
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--images", type=cli.count(SHOWN), default=100, help="validation images to measure (100)")
-    options = parser.parse_args()
-    mnist, source, device = cli.prepare(options)
+    images = cli.count(SHOWN), 100, "validation images to measure"
+    options, mnist, source, device = cli.with_data(__doc__, images=images)
     x = mnist.val.spread(options.images).x
     results = {"images": len(x), "longer": LONGER, "runs": {}}
     figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.4), sharey=True)
-    for axis, config in zip(axes, MODELS, strict=True):
+    for axis, config in zip(axes, (FAVOURITE, Config("bernoulli")), strict=True):
         vae, parts = source.vae(config.run, device), {"whole": None, "left": LEFT.to(device)}
         courses = {name: followed(vae, x, mask) for name, mask in parts.items()}
         results["runs"][config.run] = {name: measured(course) for name, course in courses.items()}
@@ -59,27 +56,26 @@ def main() -> None:
 
 def followed(vae: VAE, x: Tensor, mask: Tensor | None) -> Course:
     """infer's own first start for each of x (N, 1, 28, 28), and the same never stopped."""
-    found, score = infer(vae, x, mask, starts=1)[0], own_score(vae.likelihood, mask)
+    found, k = infer(vae, x, mask, starts=1)[0], vae.latent_dim
     stop = (found.steps / WINDOW).long()
-    start = torch.zeros_like(found.psi.mean)
-    psi = Psi(start.clone().requires_grad_(), start.clone().requires_grad_())
+    psi = Psi(*(torch.zeros_like(part).requires_grad_() for part in found.psi))
     seen = x if mask is None else torch.where(mask, x, 0.0)
     optimiser, generators = torch.optim.Adam(psi, lr=LEARNING_RATE), [generator_of(image, 0, 0) for image in seen.cpu()]
     for generator in generators:
-        torch.randn(vae.latent_dim, generator=generator)  # the mean that infer draws and does not use for its first
+        torch.randn(k, generator=generator)  # the mean that infer draws and does not use for its first
     path = []
     for window in trange(LONGER * int(stop.max()), desc="windows"):
-        noise = torch.stack([torch.randn(WINDOW, vae.latent_dim, generator=one) for one in generators], dim=1)
+        noise = torch.stack([torch.randn(WINDOW, k, generator=one) for one in generators], dim=1)
         path.append(ascend(vae, x, mask, psi, slice(None), optimiser, noise.to(x.device), WINDOW * window) / WINDOW)
     path = torch.stack(path)
     last = [path[LONGER * end - PATIENCE - 1 : LONGER * end, i].mean(dim=0) for i, end in enumerate(stop.tolist())]
-    mean, log_sigma, _ = torch.stack(last).tensor_split([vae.latent_dim, 2 * vae.latent_dim], dim=1)
-    ends = (found.psi, Psi(mean, log_sigma))
+    mean, log_sigma, _ = torch.stack(last).tensor_split([k, 2 * k], dim=1)
+    ends, score = (found.psi, Psi(mean, log_sigma)), masked(vae.likelihood.log_prob, mask)
     early, late = (log_weights(vae, x, psi.q_z(), SAMPLES, score).mean(dim=0) for psi in ends)
     return Course(stop, path, early, late)
 
 
-def measured(course: Course) -> dict[str, Any]:
+def measured(course: Course) -> dict[str, object]:
     return {
         "steps": WINDOW * course.stop.double().mean().item(),
         "gain": mean_and_se(course.late - course.early),

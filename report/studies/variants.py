@@ -23,7 +23,7 @@ from common.mnist import Mnist
 from common.runs import Source, fingerprint, open_run, read_json
 from common.training import evaluate, train
 from common.vae import VAE
-from report.studies.classifier import features, frechet_distance, load_classifier
+from report.studies.classifier import Classifier, frechet_distance, load_classifier
 from report.studies.latents import ACTIVE
 
 import torch
@@ -56,20 +56,17 @@ def variants() -> list[Config]:
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--max-epochs", type=cli.count(0), default=TASK_1.max_epochs, help="of each (%(default)s)")
-    options = parser.parse_args()
-    mnist, source, device = cli.prepare(options)
+    options, mnist, source, device = cli.with_data(__doc__, max_epochs=(cli.count(0), TASK_1.max_epochs, "of each"))
     classifier, command, wanted = load_classifier(source, device), source.command, variants()
-    real, rows = features(classifier, mnist.val.x), rows_so_far(source)
+    rows = rows_so_far(source)
     for config in CHOSEN:
         vae, trained = source.vae(config.run, device), source.results(config.run)
-        rows[config.run] = described(config, trained) | measured(vae, mnist, classifier, real)
+        rows[config.run] = described(config, trained) | measured(vae, mnist, classifier)
     for config in wanted:
         if config.run not in rows:
             config = replace(config, max_epochs=options.max_epochs)
             vae, row = trained_variant(config, mnist, source.home.runs / config.run, device)
-            rows[config.run] = row | measured(vae, mnist, classifier, real)
+            rows[config.run] = row | measured(vae, mnist, classifier)
         left = len({config.run for config in wanted} - rows.keys())
         source.command = f"{command}, {left} left" if left else command
         source.save("variants", {"images": len(mnist.val.x), "active_above": ACTIVE, "rows": rows})
@@ -88,7 +85,7 @@ def trained_variant(config: Config, mnist: Mnist, folder: Path, device: str) -> 
     """The model, trained from the folder's last complete epoch; it has no result of its own, but its fingerprint."""
     with open_run(folder):
         results, weights = train(config, mnist, folder, device)
-    vae = config.make_vae().to(device).eval()
+    vae = config.make_vae().to(device).eval().requires_grad_(False)
     vae.load_state_dict(weights)
     return vae, described(config, results) | {"weights": fingerprint(weights)}
 
@@ -100,18 +97,17 @@ def described(config: Config, results: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "seconds": each * epochs, "epochs": epochs}
 
 
-@torch.no_grad()
-def measured(vae: VAE, mnist: Mnist, classifier: torch.nn.Module, real: Tensor) -> dict[str, Any]:
-    x, score = mnist.val.x, ev.grey_score(vae.likelihood, mnist.train.x)
-    torch.manual_seed(0)
-    grey = ev.elbo_by(vae, x, score)
+def measured(vae: VAE, mnist: Mnist, classifier: Classifier) -> dict[str, Any]:
+    x = mnist.val.x
+    grey = evaluate(vae, x, score=ev.grey_mass(vae.likelihood, mnist.train.x))
     bits = {"together": grey.elbo, "reconstruction": grey.log_likelihood, "kl": -grey.kl}
+    torch.manual_seed(0)
     new = ev.decoded(vae, vae.p_z.sample((len(x),)), vae.likelihood.show)
     return {
         "elbo": ev.mean_and_se(evaluate(vae, x).elbo),
         "bits": {name: ev.mean_and_se(ev.bits_per_dimension(part)) for name, part in bits.items()},
-        "active_latents": int((ev.encode(vae, mnist.train.x).var(dim=0) > ACTIVE).sum()),
-        "frechet": frechet_distance(features(classifier, new), real),
+        "active_latents": int((vae.q_z(mnist.train.x).mean.var(dim=0) > ACTIVE).sum()),
+        "frechet": frechet_distance(classifier.features(new), classifier.features(x)),
     }
 
 
