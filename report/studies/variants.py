@@ -50,7 +50,7 @@ def variants() -> list[Config]:
         *(Config("gaussian", sigma_min=value) for value in (0.05, 0.0004)),
         Config("grey_gaussian"),
         *(Config("beta", eps=value) for value in (1 / 512, 1e-4)),
-        *(Config("categorical", bins=value) for value in (4, 8, 16)),
+        *(Config("categorical", bins=value) for value in (4, 8, 16, 64)),
         *(Config(name, latent_dim=value) for name in ("gaussian", "inflated") for value in (16, 64)),
     ]
 
