@@ -38,10 +38,11 @@ def anneal(target: LogDensity, parts: list[Normal], chains: int = CHAINS, temper
 
     def state(z: Tensor) -> list[Tensor]:
         """z, the logarithms of target and q there, (C, N, 2), and their slopes, (C, N, K, 2)."""
-        z = z.detach().requires_grad_()
-        log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=3).logsumexp(dim=1) - math.log(len(parts))
-        values = [target(z), log_q]
-        slopes = [torch.autograd.grad(value.sum(), z)[0] for value in values]
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=3).logsumexp(dim=1) - math.log(len(parts))
+            values = [target(z), log_q]
+            slopes = [torch.autograd.grad(value.sum(), z)[0] for value in values]
         return [z.detach(), torch.stack(values, dim=-1).detach(), torch.stack(slopes, dim=-1)]
 
     now, log_w = state(z), torch.zeros(z.shape[:2], device=z.device)

@@ -15,8 +15,7 @@ def main() -> None:
     options = cli.run_parser(__doc__, TASK_1.run).parse_args()
     source = cli.source_of(options)
     results = source.results(options.run)
-    name = LIKELIHOODS[results["settings"]["likelihood"]].objective
-    save_figure(elbo_curves(results, name), f"{options.run}-curves", source)
+    save_figure(elbo_curves(results, LIKELIHOODS[results["likelihood"]].objective), f"{options.run}-curves", source)
 
 
 if __name__ == "__main__":

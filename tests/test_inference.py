@@ -1,7 +1,7 @@
 """Task 4: the optimisation of Psi."""
 
 from common.vae import LEFT, elbo, start_from_marginals
-from report.studies import stopping
+from report.studies import gaps, stopping
 from task_4 import inference
 from task_4.inference import PATIENCE, Psi, infer
 
@@ -67,6 +67,7 @@ def test_flat_objective_ends_and_the_cap_is_reported(vae, images, monkeypatch):
     monkeypatch.setattr(inference, "MAX_WINDOWS", 2)
     found = infer(vae, images[:3])[0]
     assert (found.steps == 20).all()
+    assert gaps.measured(vae, images[:3])["capped"] == 3 * gaps.STREAMS
 
 
 def test_right_half_cannot_leak_into_psi(vae, images):
