@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.config import Config, constants
+from common.config import TASK_1, Config, constants
 from common.errors import UsageError, UserError, say
 from common.mnist import ROOT, Mnist, load_mnist
 from common.runs import Source, fingerprint, open_run, save_checkpoint
@@ -19,7 +19,8 @@ from common.vae import VAE
 
 import torch
 
-ELSEWHERE = {"help", "dataset", "data_dir", "device", "threads"}  # options that are no part of a result's command
+NOT_IN_COMMAND = {"help", "dataset", "data_dir", "device", "threads"}
+DATASETS = "mnist, mnist5k (a stand-in), or auto: MNIST, but the stand-in where MNIST cannot be had"
 DEVICES = ("cpu", "cuda", "xpu")  # mps has no double precision
 
 
@@ -29,14 +30,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
-    def add_options(self, **own: tuple[Callable[[str], Any], Any, str]) -> "Parser":
-        """Options by name: type, default (a list if it takes several), and what it is."""
-        for name, (kind, default, text) in own.items():
-            many = {"nargs": "+"} if isinstance(default, list) else {}
-            option = "--" + name.replace("_", "-")
-            self.add_argument(option, type=kind, default=default, help=f"{text} (%(default)s)", **many)
-        return self
-
 
 def command(options: argparse.Namespace) -> str:
     """Script and options that made these: the run, and all that is not the default and changes numbers."""
@@ -44,28 +37,31 @@ def command(options: argparse.Namespace) -> str:
     words = [script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name]
     for action in options.parser._actions:
         value = getattr(options, action.dest, None)
-        if action.dest not in ELSEWHERE and (value != action.default or action.dest == "run"):
+        if action.dest not in NOT_IN_COMMAND and (value != action.default or action.dest == "run"):
             words += [action.option_strings[0], *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
 
-def parser(doc: str, **own: Any) -> Parser:
-    """The options that every script has, and its own ones (see add_options)."""
+def parser(doc: str, **own: tuple[Callable[[str], Any], Any, str]) -> Parser:
+    """The options that every script has, and its own by name: type, default (a list if it takes several), and text."""
     result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    result.add_argument("--dataset", choices=["auto", "mnist", "mnist5k"], default="auto", help="mnist5k: a stand-in")
+    result.add_argument("--dataset", choices=["auto", "mnist", "mnist5k"], default="auto", help=DATASETS)
     result.add_argument("--data-dir", type=Path, help="a folder with the MNIST files")
     result.add_argument("--device", default="auto", help="cpu, cuda, ...; auto is CUDA where there is a GPU")
-    result.add_argument("--threads", type=count(1, 1024), help="of the CPU; one for each core if not given")
+    result.add_argument("--threads", type=number(1, 1024), help="of the CPU; one for each core if not given")
     result.set_defaults(parser=result)  # for command()
-    return result.add_options(**own)
+    for name, (kind, default, text) in own.items():
+        many, option = {"nargs": "+"} if isinstance(default, list) else {}, "--" + name.replace("_", "-")
+        result.add_argument(option, type=kind, default=default, help=f"{text} (%(default)s)", **many)
+    return result
 
 
 def training_parser(doc: str, preset: Config | None = None) -> Parser:
     """An option for each setting but the likelihood, e.g. --latent-dim 2; with a preset its defaults and constants."""
-    result, others = parser(doc), constants() - constants(preset.likelihood) if preset else set()
-    for item in [item for item in fields(Config)[1:] if item.name not in others]:
-        default = getattr(preset, item.name, item.default)
-        result.add_options(**{item.name: (item.type, default, item.metadata["help"])})
+    others = constants() - constants(preset.likelihood) if preset else set()
+    mine = [item for item in fields(Config)[1:] if item.name not in others]
+    own = {item.name: (item.type, getattr(preset, item.name, item.default), item.metadata["help"]) for item in mine}
+    result = parser(doc, **own)
     result.set_defaults(likelihood=[preset.likelihood] if preset else [])
     return result
 
@@ -73,10 +69,10 @@ def training_parser(doc: str, preset: Config | None = None) -> Parser:
 def run_parser(doc: str, *runs: str, **own: Any) -> Parser:
     """For scripts that use a trained model, by default this one; of several, --run takes several."""
     run = str, list(runs) if len(runs) > 1 else runs[0], "the trained run to use"
-    return parser(doc, run=run, seed=(count(0, 2**40), 0, "of all samples"), **own)
+    return parser(doc, run=run, seed=(number(0, 2**40), 0, "of all samples"), **own)
 
 
-def count(at_least: float, at_most: float = 10**9, kind: type = int) -> Callable[[str], float]:
+def number(at_least: float, at_most: float = 10**9, kind: type = int) -> Callable[[str], float]:
     """A type for options: a number in these bounds, whole unless kind is float."""
 
     def parse(text: str) -> float:
@@ -166,24 +162,28 @@ def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None
         source.weights[run] = fingerprint(weights)
         source.save(run, results)
     epochs, best, test = len(results["history"]) - 1, results["best_epoch"], results["test"]
-    plateau, limit = f"its validation ELBO reached plateau {config.drops + 1}", f"--max-epochs is {config.max_epochs}"
-    reason = plateau if results["stopped_by"] == "patience" else limit
+    reason = f"--max-epochs is {config.max_epochs}" + " and it had more already" * (epochs > config.max_epochs)
+    if results["stopped_by"] == "patience":
+        reason = f"its validation ELBO reached plateau {config.drops + 1}"
     say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")
     say(f"test ELBO {test['elbo']:.2f} ± {test['elbo_se']:.2f} nats per image, KL {test['kl']:.2f}. Its figures:")
-    for script in ("curves", "reconstruct", "sample"):
-        say(f"    python task_1/{script}.py --run {run}{source.option}")
+    one_script = run == Config(config.likelihood).run != TASK_1.run
+    for script in ["task_2/figures"] if one_script else ["task_1/curves", "task_1/reconstruct", "task_1/sample"]:
+        say(f"    python {script}.py --run {run}{source.option}")
 
 
 def main(script: Callable[[], None]) -> None:
     """Run a script; errors that are the user's become one message and an exit code, interruptions 130."""
-    if sys.stderr is None:  # as in a service; progress is shown there
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for name in ("stdout", "stderr"):  # None in a service
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         script()
-        sys.stdout.flush()
-    except BrokenPipeError:  # nobody reads what is said; all has been written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            sys.stdout.flush()
+        except OSError:  # nobody reads what is said; all files have been written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -32,7 +32,7 @@ class Config:
     width: int = setting(32, "channels of the convolutions on 7x7", at_least=2, below=1025)
     hidden: int = setting(256, "units of the dense layers", at_least=1, below=8193)
     batch_size: int = setting(128, "images per step", at_least=1, below=60_001)
-    epoch_images: int = setting(50_000, "an epoch is one pass, or as many as so many images allow", 1, 10_000_001)
+    epoch_images: int = setting(50_000, "images: an epoch is as many whole passes as they allow", 1, 10_000_001)
     learning_rate: float = setting(2e-3, "of AdamW, until the first plateau of the validation ELBO", at_least=1e-9)
     beta_2: float = setting(0.99, "of AdamW: its memory of squared gradients, 100 steps instead of 1000", below=1)
     weight_decay: float = setting(0.1, "of AdamW: against the gap between training and validation")
@@ -56,7 +56,7 @@ class Config:
                 raise UsageError(f"{item.name} is {value}, expected {wanted}")
         for name in self.changed():
             if name in constants() - constants(self.likelihood):
-                raise UsageError(f"{name} is no setting of '{self.likelihood}'; leave it out")
+                raise UsageError(f"{name} is no setting of '{self.likelihood}'; leave it out, or name a likelihood")
 
     def changed(self) -> dict[str, Any]:
         """What is not the default, but for likelihood, K, and max_epochs, which may grow when a run goes on."""

@@ -24,6 +24,9 @@ class UsageError(UserError):
 
 
 def say(text: str) -> None:
-    """Print; if nobody can read it (a closed pipe, a console without these letters), go on: output never ends a run."""
-    with suppress(OSError, ValueError):  # UnicodeEncodeError is a ValueError
-        print(text, flush=True)
+    """Print, without the letters that a console lacks; if nobody reads (a closed pipe) go on: it never ends a run."""
+    with suppress(OSError, ValueError):
+        try:
+            print(text, flush=True)
+        except UnicodeEncodeError:
+            print(text.encode("ascii", "replace").decode(), flush=True)

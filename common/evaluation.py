@@ -34,7 +34,7 @@ def grey_mass(likelihood: Likelihood, x_train: Tensor) -> Score:
 
 @torch.no_grad()
 def log_weights(vae: VAE, x: Tensor, q_z: Normal | list[Normal], samples: int, score: Score) -> Tensor:
-    """log [p(x|z) p(z) / q(z)] for z ~ q(Z): (samples, N). Their mean over samples is the ELBO.
+    """log [p(x|z) p(z) / q(z)] for z ~ q(Z): (samples, N). Their mean over samples estimates the ELBO.
 
     x: (N, 1, 28, 28); q_z: one distribution per image, batch shape (N, K), or J of them, the components of a mixture
     with equal weights, of each of which so many samples are drawn: (J samples, N).

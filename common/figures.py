@@ -62,9 +62,10 @@ def columns_grid(columns: list[Tensor], titles: list[str], width: float = 6.0, n
     return image_grid(torch.stack(columns, dim=1).flatten(0, 1), len(titles), titles, width, numbered)
 
 
-def pairs_grid(x: Tensor, x_new: Tensor, name: str = "x'") -> Figure:
+def pairs_grid(x: Tensor, x_new: Tensor, name: str = "$x'$") -> Figure:
     """32 images, each with its reconstruction (name) at its right, in 8 rows of 4 pairs; both (32, 1, 28, 28)."""
-    figure = columns_grid([x, x_new], ["x", name] * 4, width=4.2)  # half a page: heads stay readable
+    figure = columns_grid([x, x_new], ["$x$", name] * 4, width=4.2)
+    figure.axes[0].tick_params(labelsize=13)  # readable on half a page
     figure.axes[0].set_anchor("S")  # so that its images stand level with those of a grid beside it
     return figure
 

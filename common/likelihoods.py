@@ -1,4 +1,4 @@
-"""The choices of p(X|z): one class each. Everything else loops over LIKELIHOODS; names are for a task's own default.
+"""The choices of p(X|z): one class each. Everything else loops over LIKELIHOODS; a task names one as its default.
 
 A constant that a likelihood is built with, such as sigma_min, is a setting of Config with the same name and default.
 """
@@ -154,7 +154,7 @@ class BernoulliLikelihood(Likelihood):
     """Task 2d: Bern(B_d | pi_d(z)), scored by the cross-entropy x log pi + (1 - x) log(1 - pi) of grey pixels x.
 
     That is log_prob of a Bernoulli at a value between 0 and 1. It is a bound on log p(b) for binary images b ~ p(B|x),
-    not a probability of grey levels, so there is no log_mass.
+    not a probability of grey levels, so grey_levels is False and log_mass means nothing.
     """
 
     channels = 1

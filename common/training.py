@@ -194,11 +194,7 @@ def rise(val_elbos: list[Tensor], now: Tensor) -> dict[str, float] | None:
     if not val_elbos:
         return None
     gain = now.cpu().double() - val_elbos[-1]
-    return {
-        "mean": gain.mean().item(),
-        "median": gain.median().item(),
-        "share": (gain > 0).double().mean().item(),
-    }
+    return {"mean": gain.mean().item(), "median": gain.median().item(), "share": (gain > 0).double().mean().item()}
 
 
 def progress(row: dict[str, Any], stopping: EarlyStopping) -> str:

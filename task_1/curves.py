@@ -6,16 +6,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
-from common.config import TASK_1
+from common.config import TASK_1, Config
 from common.figures import elbo_curves, save_figure
-from common.likelihoods import LIKELIHOODS
 
 
 def main() -> None:
     options = cli.run_parser(__doc__, TASK_1.run).parse_args()
     source = cli.source_of(options)
-    results = source.results(options.run)
-    save_figure(elbo_curves(results, LIKELIHOODS[results["likelihood"]].objective), f"{options.run}-curves", source)
+    objective = Config.of_run(options.run).make_likelihood().objective
+    save_figure(elbo_curves(source.results(options.run), objective), f"{options.run}-curves", source)
 
 
 if __name__ == "__main__":

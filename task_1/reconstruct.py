@@ -16,7 +16,7 @@ def main() -> None:
     q_z = vae.q_z(x)  # 1. the distribution q(Z|x)
     z = q_z.sample()  # 2. z ~ q(Z|x)
     p_x = vae.p_x(z)  # 3. the distribution p(X|z)
-    x_new = vae.likelihood.sample(p_x)  # 4. x' ~ p(X|z)
+    x_new = vae.likelihood.sample(p_x)  # 4. x' ~ p(X|z), clipped to [0, 1]
     save_figure(pairs_grid(x, x_new), f"{options.run}-reconstructions", source)
 
 

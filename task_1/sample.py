@@ -15,7 +15,7 @@ def main() -> None:
     source = cli.source_of(options)
     vae = source.vae(options.run, cli.settle(options))
     z = vae.p_z.sample((64,))  # z ~ p(Z), (64, K)
-    x_new = vae.likelihood.sample(vae.p_x(z))  # x' ~ p(X|z)
+    x_new = vae.likelihood.sample(vae.p_x(z))  # x' ~ p(X|z), clipped to [0, 1]
     save_figure(image_grid(x_new, columns=8), f"{options.run}-samples", source)
 
 

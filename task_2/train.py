@@ -17,7 +17,7 @@ from common.likelihoods import LIKELIHOODS
 def main() -> None:
     parser = cli.training_parser(__doc__)
     others = [name for name in LIKELIHOODS if name != TASK_1.likelihood]
-    parser.add_argument("--likelihood", choices=list(LIKELIHOODS), nargs="+", default=others)
+    parser.add_argument("--likelihood", choices=list(LIKELIHOODS), nargs="+", default=others, help="one or more")
     cli.train_runs(parser.parse_args())
 
 

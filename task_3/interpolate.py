@@ -1,4 +1,7 @@
-"""Task 3c: from one test image to another of a different digit, through the latent space."""
+"""Task 3c: from one test image to another of a different digit, through the latent space.
+
+With the inflated model of Task 2e (FAVOURITE in common/config.py), or another: --run.
+"""
 
 import sys
 from pathlib import Path
@@ -25,7 +28,7 @@ def main() -> None:
         z_lam = lam * z + (1 - lam) * z_prime  # 3. the linear interpolation
         columns.append(vae.likelihood.show(vae.p_x(z_lam)))  # 4. x_lam ~ p(X|z_lam)
     columns.append(x_prime)
-    titles = ["x", "λ = 1", *(f"{lam:.3g}" for lam in torch.linspace(1, 0, BETWEEN)[1:]), "x'"]
+    titles = ["$x$", "λ = 1", *(f"{lam:.3g}" for lam in torch.linspace(1, 0, BETWEEN)[1:]), "$x'$"]
     save_figure(columns_grid(columns, titles), f"{options.run}-interpolation", source)
 
 

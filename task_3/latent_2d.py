@@ -1,4 +1,7 @@
-"""Task 3a: mu(x_i) of the first 1000 test images for K = 2, coloured by label."""
+"""Task 3a: mu(x_i) of the first 1000 test images for K = 2, coloured by label.
+
+With the Bernoulli model of task_3/train.py.
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Task 3b: mu(x_i) of the first 1000 test images for K >= 10, on their first two principal components."""
+"""Task 3b: mu(x_i) of the first 1000 test images for K >= 10, on their first two principal components.
+
+With the Bernoulli model of Task 2d.
+"""
 
 import sys
 from pathlib import Path

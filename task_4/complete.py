@@ -1,4 +1,7 @@
-"""Task 4b: a few test images, their left halves, and these completed: x'_R is sampled, given x_L alone."""
+"""Task 4b: a few test images, their left halves, and these completed: x'_R is sampled, given x_L alone.
+
+With the inflated model of Task 2e (FAVOURITE in common/config.py), or another: --run.
+"""
 
 import sys
 from pathlib import Path
@@ -21,9 +24,10 @@ def main() -> None:
     options, mnist, vae, source = cli.with_model(__doc__, FAVOURITE.run)
     cli.require(vae.likelihood.independent, options.run, "pixels that are independent given z")
     x, left = mnist.test.x[:ROWS], LEFT.to(mnist.test.x.device)
-    q_z = infer(vae, x, left)[0].psi.q_z()  # Psi* from x_L
+    x_left = torch.where(left, x, 0.0)  # all that is known of x
+    q_z = infer(vae, x_left, left)[0].psi.q_z()  # Psi* of the left half's pixels alone
     x_new = vae.likelihood.show(vae.p_x(q_z.sample()))  # z ~ q(Z|Psi*), x' ~ p(X|z)
-    columns = [x, torch.where(left, x, 0.0), torch.where(left, x, x_new)]
+    columns = [x, x_left, torch.where(left, x_left, x_new)]
     save_figure(columns_grid(columns, TITLES, width=1.8), f"{options.run}-completions", source)
 
 

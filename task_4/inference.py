@@ -1,4 +1,11 @@
-"""Task 4a: q(Z|Psi) for single images, fitted by stochastic gradient ascent on the ELBO, without the encoder."""
+"""Task 4a: q(Z|Psi) for single images, fitted by stochastic gradient ascent on the ELBO, without the encoder.
+
+Psi = (mean, log_sigma)                         Psi
+one sample z ~ q(Z|Psi), reparameterised        ascend
+a gradient step on Psi alone, by Adam           ascend
+the stopping criterion                          infer: PATIENCE windows without a better average
+z ~ q(Z|Psi*), x' ~ p(X|z)                      task_4/reconstruct.py; of left halves: task_4/complete.py
+"""
 
 import hashlib
 from typing import NamedTuple
@@ -13,7 +20,7 @@ from torch.optim import Adam
 WINDOW = 50  # steps over which the one-sample ELBO is averaged, since a single draw says little
 EARLY = 3  # windows after which the starts of an image are compared, and the best go on
 PATIENCE = 4  # stop an optimisation after so many windows without a better average
-MAX_WINDOWS = 40  # stop in any case; report/studies/gaps.py counts such images
+MAX_WINDOWS = 40  # stop in any case; report/studies/gaps.py counts how often
 STARTS = 4  # optimisations of each image, one from N(0, I), the others from means drawn from that
 LEARNING_RATE, HALF_TIME = 0.3, 50  # Adam's step size at step t is LEARNING_RATE / (1 + t / HALF_TIME)
 NEAR_RATE = 0.01  # instead of LEARNING_RATE, where starts are given that are near the optimum

@@ -1,6 +1,6 @@
 """Task 4a: test images, each with a reconstruction from q(Z|Psi*), found without the encoder, and one from q(Z|x).
 
-The optimisation of Psi is in task_4/inference.py.
+The optimisation of Psi is in task_4/inference.py. With the inflated model of Task 2e (FAVOURITE in common/config.py).
 """
 
 import sys
@@ -22,7 +22,8 @@ def main() -> None:
     q_psi = infer(vae, x)[0].psi.q_z()  # q(Z|Psi*) for x', Psi* of each image by itself
     q_x = vae.q_z(x)  # q(Z|x) for x'', as in Task 1d
     new = [vae.likelihood.show(vae.p_x(q_z.sample())) for q_z in (q_psi, q_x)]  # z ~ q(Z), then x' ~ p(X|z)
-    save_figure(columns_grid([x, *new], ["x", "x'", "x''"], width=2.2), f"{options.run}-psi-reconstructions", source)
+    figure = columns_grid([x, *new], ["$x$", "$x'$", "$x''$"], width=2.2)
+    save_figure(figure, f"{options.run}-psi-reconstructions", source)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Command lines, in this process: what they refuse, and what they say."""
 
-import os
+import io
 import signal
 import sys
 
@@ -56,7 +56,7 @@ def test_fault_49_senseless_values_exit_with_2_and_one_line(arguments, capsys):
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "abc"])
 def test_fractions_are_bounded_as_whole_numbers_are(text, capsys):
     parser = cli.parser("doc")
-    parser.add_argument("--step", type=cli.count(0.01, 0.5, float))
+    parser.add_argument("--step", type=cli.number(0.01, 0.5, float))
     assert parser.parse_args(["--step", "0.1"]).step == 0.1
     with pytest.raises(SystemExit) as error:
         parser.parse_args(["--step", text])
@@ -96,12 +96,15 @@ def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_wit
     assert "learning rate 0.002; " in out
     assert f"{RUN} ended after 1 epochs, because --max-epochs is 1" in out
     assert f"python task_1/reconstruct.py --run {RUN} --dataset mnist5k" in out
+    assert "figures.py" not in out  # which writes all of the build's figures of a run with the usual settings
     path = tmp_path / "data" / "mnist5k" / "results" / f"{RUN}.json"
     first = path.read_text()
     path.unlink()
     cli.train_runs(options(*SMALL))
     assert path.read_text() == first
     assert "epoch   1" not in capsys.readouterr().out
+    cli.train_runs(options(*SMALL, "--max-epochs", "0"))
+    assert f"{RUN} ended after 1 epochs, because --max-epochs is 0 and it had more already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("end", [BrokenPipeError, UnicodeEncodeError("cp1252", "ä", 0, 1, "no such letter")])
@@ -125,10 +128,18 @@ def test_fault_42_a_folder_for_results_that_cannot_be_written_is_found_first(tin
         cli.train_runs(options(*SMALL))
 
 
-def test_fault_45_no_stderr_is_no_fault(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", None)
+def test_fault_45_no_output_at_all_is_no_fault(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
     cli.main(lambda: say("done"))
-    assert sys.stderr is not None
+    assert None not in (sys.stdout, sys.stderr)
+
+
+def test_what_a_console_cannot_show_is_said_without_those_letters(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    say("wrote /home/Zoë/a.png")
+    assert console.buffer.getvalue() == b"wrote /home/Zo?/a.png\n"
 
 
 def test_fault_46_interruptions_exit_with_130_and_true_words(capsys):
@@ -136,7 +147,7 @@ def test_fault_46_interruptions_exit_with_130_and_true_words(capsys):
         raise KeyboardInterrupt
 
     def terminated(_):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
     for script in (interrupted, terminated):

@@ -33,7 +33,7 @@ def folder(tmp_path, monkeypatch):
             monkeypatch.setitem(mnist.FILES, name, (shape, hashlib.md5(content).hexdigest()))
     monkeypatch.setattr(mnist, "TRAIN", 8)
     monkeypatch.setattr(mnist, "ROOT", tmp_path / "empty" / "root")
-    monkeypatch.delenv(mnist.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(mnist.VARIABLE, raising=False)
     return folder
 
 
@@ -112,9 +112,9 @@ def test_named_folder_comes_first_and_must_hold_mnist(folder, tmp_path, monkeypa
     ) as error:
         load_mnist("auto", tmp_path / "empty")
     assert all(name in str(error.value) for name in mnist.FILES)  # fault 44: the remedy says which
-    monkeypatch.setenv(mnist.ENVIRONMENT, str(folder))
+    monkeypatch.setenv(mnist.VARIABLE, str(folder))
     assert load_mnist("auto").name == "mnist"
-    monkeypatch.setenv(mnist.ENVIRONMENT, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(mnist.VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"\$MNIST_DIR is .*nowhere"):
         load_mnist("auto")
 

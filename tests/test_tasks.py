@@ -59,7 +59,7 @@ def test_lambda_goes_from_1_at_x_to_0_at_x_prime(columns_of, mnist5k):
     first, second = torch.tensor(places).view(2, -1)
     assert (mnist5k.test.y[first] != mnist5k.test.y[second]).all()
     assert len(set(places)) == 2 * interpolate.ROWS  # no image is in two pairs
-    assert titles[:2] + titles[-2:] == ["x", "λ = 1", "0", "x'"]
+    assert titles[:2] + titles[-2:] == ["$x$", "λ = 1", "0", "$x'$"]
     z, z_prime = vae.q_z(x).mean, vae.q_z(x_prime).mean
     for lam, column in zip(torch.linspace(1, 0, len(columns) - 2), columns[1:-1], strict=True):
         torch.testing.assert_close(column, image(vae, lam * z + (1 - lam) * z_prime), atol=1e-3, rtol=0)
@@ -79,7 +79,7 @@ def test_completions_keep_the_left_half_and_nothing_else(columns_of, mnist5k):
 
 def test_with_and_without_the_encoder_in_this_order(columns_of, mnist5k):
     vae, [(columns, titles)] = columns_of(without_encoder)
-    assert titles == ["x", "x'", "x''"]
+    assert titles == ["$x$", "$x'$", "$x''$"]
     assert torch.equal(columns[0], mnist5k.test.x[:8])
     torch.testing.assert_close(columns[2], image(vae, vae.q_z(columns[0]).mean), atol=1e-3, rtol=0)
     assert not torch.allclose(columns[1], columns[2], atol=0.05)

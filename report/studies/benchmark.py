@@ -83,10 +83,9 @@ def epoch(learner: tuple, mnist: Mnist, config: Config) -> tuple[float, float]:
 
 
 def main() -> None:
-    batches = cli.count(1), 0, "a quick try with so many batches for an epoch, and one epoch"
-    parser = cli.parser(__doc__, batches=batches)
-    parser.set_defaults(device="cpu")
-    options = parser.parse_args()
+    batches = cli.number(1), 0, "a quick try with so many batches for an epoch, and one epoch"
+    options = cli.parser(__doc__, batches=batches).parse_args()
+    options.device = "cpu"  # that is the question
     mnist, source, _ = cli.prepare(options)
     if options.batches:
         mnist = Mnist(mnist.name, *(part.spread(BATCH * options.batches) for part in mnist[1:]))

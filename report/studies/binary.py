@@ -22,7 +22,7 @@ SAMPLES = 256  # importance samples
 
 
 def main() -> None:
-    images = cli.count(2), 500, "for the bound with many samples"
+    images = cli.number(2), 500, "for the bound with many samples"
     options, mnist, vae, source = cli.with_model(__doc__, Config("bernoulli").run, images=images)
     cli.require(isinstance(vae.likelihood, BernoulliLikelihood), options.run, "a Bernoulli model")
     p_b, score = Bernoulli(mnist.test.x), vae.likelihood.log_prob

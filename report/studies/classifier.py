@@ -80,7 +80,7 @@ def train(mnist: Mnist, mask: Tensor, shift: tuple[int, int], epochs: int, name:
 
 
 def main() -> None:
-    options, mnist, source, device = cli.with_data(__doc__, epochs=(cli.count(1), 8, "of each training"))
+    options, mnist, source, device = cli.with_data(__doc__, epochs=(cli.number(1), 8, "of each training"))
     left, results = LEFT.to(device), {}
     for name, mask, shift in (("classifier", torch.ones_like(left), (2, 2)), ("classifier-left", left, (2, 0))):
         with open_run(source.home.runs / name):

@@ -35,7 +35,7 @@ KEEP = 4  # optimisations whose q(Z|Psi*) the chains start from
 
 
 def main() -> None:
-    images = cli.count(CHECKED + 1), 200, "test images to score"
+    images = cli.number(CHECKED + 1), 200, "test images to score"
     options, mnist, vae, source = cli.with_model(__doc__, FAVOURITE.run, images=images)
     cli.require(vae.likelihood.independent, options.run, "pixels that are independent given z")
     net, net_left = (load_classifier(source, vae.zeros.device, name) for name in ("classifier", "classifier-left"))

@@ -30,7 +30,7 @@ SETTLED = 10_000  # updates after which the average of the weights has forgotten
 
 
 def main() -> None:
-    options, mnist, source, device = cli.with_data(__doc__, max_epochs=(cli.count(0), EPOCHS, "of each, more"))
+    options, mnist, source, device = cli.with_data(__doc__, max_epochs=(cli.number(0), EPOCHS, "of each, more"))
     rules = {"patience": TASK_1.patience, "rise": TASK_1.min_gain, "images": IMAGES, "bits": BITS}
     results = {"rules": rules, "patience": PATIENCE, "plateaus": {}, "runs": {}}
     for config in source.trained([*CHOICES, TASK_3]):

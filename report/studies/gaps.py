@@ -24,7 +24,7 @@ METHOD = ("STARTS", "WINDOW", "EARLY", "PATIENCE", "MAX_WINDOWS", "LEARNING_RATE
 
 
 def main() -> None:
-    images = cli.count(2), 200, "test and training images each"
+    images = cli.number(2), 200, "test and training images each"
     options, mnist, vae, source = cli.with_model(__doc__, FAVOURITE.run, images=images)
     test, train = (measured(vae, split.spread(options.images).x) for split in (mnist.test, mnist.train))
     mine, theirs = test["gap"], train["gap"]

@@ -35,7 +35,7 @@ PIXELS = {"edge": (17, 15, COLOURS[4], 0), "ink": (17, 16, COLOURS[5], 240)}  # 
 
 
 def main() -> None:
-    options, mnist, source, device = cli.with_data(__doc__, images=(cli.count(2), 1000, "test images to measure"))
+    options, mnist, source, device = cli.with_data(__doc__, images=(cli.number(2), 1000, "test images to measure"))
     x, shown = mnist.test.spread(options.images).x, mnist.test.x[IMAGE : IMAGE + 1]
     results = {"images": len(x), "bins": BINS, "draws": DRAWS, "shares": shares(mnist.train.x), "models": {}}
     predicted = {}
@@ -97,7 +97,8 @@ def figure_of(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
             axis.plot(levels[:, row, column].cpu().numpy(), color=style, lw=1, label=model.capitalize())
         level = int(level_of(x[row, column]))
         axis.axvline(level, color="black", linestyle=":", lw=1, label="true level")
-        axis.set(yscale="log", ylim=(1e-4, 1.2), xlim=(lowest - 1, LEVELS), xlabel="grey level")
+        margin = (LEVELS - lowest) / 40  # what a model gives to the last levels is not on the frame
+        axis.set(yscale="log", ylim=(1e-4, 1.2), xlim=(lowest - margin, LEVELS + margin), xlabel="grey level")
         axis.set_title(f"{name}: true level {level}", color=colour)
         axis.set_xticks([lowest, LEVELS - 1])
     panels[0].set_ylabel("P(grey level)")

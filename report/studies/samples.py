@@ -1,4 +1,4 @@
-"""How much do new images look like MNIST's, and do they lack p(Z) or p(X|z)? A classifier judges 10,000 of each.
+"""How much do new images look like MNIST's, and is p(Z) or p(X|z) to blame? A classifier judges 10,000 of each.
 
 z comes from p(Z); where that is N(0, I), also from a mixture of Gaussians that was fitted to q(Z|x) of training images
 when the model was done; from q(Z|x) of training images itself; and, since a model might only repeat these, of
@@ -28,8 +28,8 @@ NEAREST = 1000  # images whose nearest training image is looked for
 
 
 def main() -> None:
-    draws = cli.count(2), 5, "sets of 10,000 images, for the errors"
-    components = cli.count(1), [10, 20, 40], "of fitted mixtures"
+    draws = cli.number(2), 5, "sets of 10,000 images, for the errors"
+    components = cli.number(1), [10, 20, 40], "of fitted mixtures"
     options, mnist, source, device = cli.with_data(__doc__, draws=draws, components=components)
     classifier = load_classifier(source, device)
     real, n = classifier.features(mnist.test.x), len(mnist.test.x)

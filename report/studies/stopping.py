@@ -38,7 +38,7 @@ class Course(NamedTuple):
 
 
 def main() -> None:
-    images = cli.count(SHOWN), 100, "validation images to measure"
+    images = cli.number(SHOWN), 100, "validation images to measure"
     options, mnist, source, device = cli.with_data(__doc__, images=images)
     x = mnist.val.spread(options.images).x
     results = {"images": len(x), "longer": LONGER, "runs": {}}

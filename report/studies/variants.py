@@ -3,7 +3,7 @@
 One differs in more: a Gaussian that is trained on the probability of grey levels, and whose mean may leave [0, 1].
 
 Writes report/results/variants.json: for each the ELBO of the validation images and its bits per dimension, latents in
-use, Frechet distance of new images to the validation images, and minutes. Interrupted, it goes on from there.
+use, Frechet distance of new images to the validation images, and seconds. Interrupted, it goes on from there.
 """
 
 import sys
@@ -56,7 +56,7 @@ def variants() -> list[Config]:
 
 
 def main() -> None:
-    options, mnist, source, device = cli.with_data(__doc__, max_epochs=(cli.count(0), TASK_1.max_epochs, "of each"))
+    options, mnist, source, device = cli.with_data(__doc__, max_epochs=(cli.number(0), TASK_1.max_epochs, "of each"))
     classifier, command, wanted = load_classifier(source, device), source.command, variants()
     rows = rows_so_far(source)
     for config in CHOSEN:
