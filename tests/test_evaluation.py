@@ -204,18 +204,18 @@ def test_draws_are_shown_in_proportion_to_their_weights():
     assert shown.flatten().tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
 
 
-def test_causes_of_bad_completions_are_told_apart():
+def test_what_bad_completions_suffer_from_is_measured():
     x = torch.rand(20, 1, 28, 28).round()  # black and white: no entropy
-    scores = {"log_p_left": -40.0, "left_by_psi": -45.0, "left_best": -42.0, "error": 0.1, "by_psi": -55.0}
+    scores = {"left_by_psi": -45.0, "by_psi": -55.0, "left_best": -42.0, "error": 0.1}
     scores = {name: torch.full((20,), value) for name, value in scores.items()}
-    scores["left_by_psi"][5], scores["by_psi"][5] = -85, -95  # other images fit the left half better
-    scores["by_psi"][6] = -95  # x_R is not drawn
-    scores["left_by_psi"][7], scores["by_psi"][7] = -41, -95  # the left half has a better optimum
-    nats = torch.zeros(20)
-    nats[5:8] = torch.tensor([60.0, 50.0, 40.0])
+    scores["by_psi"][6] = -75  # x_R is not drawn
+    scores["left_by_psi"][7], scores["by_psi"][7] = -41, -51  # the left half has a better optimum
+    nats = torch.full((20,), 10.0)
+    nats[5:8] = torch.tensor([50.0, 40.0, 20.0])
     found = failures(scores, nats, x)
-    assert found["worst"][:3] == ["ambiguous", "decoder", "optimum"]
-    assert sum(found["causes_of_worst_twentieth"].values()) == 8
+    assert found["worst_share_that_stays"][:3] == pytest.approx([0.2, 0.75, 0.5], abs=0.01)
+    assert found["worst_twentieth"]["images"] == 8
+    assert found["worst_twentieth"]["missed_optima"] == 1
 
 
 def test_completions_are_scored_by_draws_of_task_4b_as_well(images, monkeypatch):

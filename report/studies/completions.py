@@ -29,7 +29,6 @@ from tqdm import tqdm
 ROWS, SHOWN, BLOCK = 8, 4, 50  # of the figure; completions in it; images at a time
 SAMPLES = 200  # for an ELBO
 SURE = 1 - 1e-4  # the largest confidence that is scored, of pixels and labels
-CAUSES = ("ambiguous", "decoder", "optimum")  # of a bad score, see failures
 CHECKED, CHECK_DRAWS = 10, 16_000  # the sampler is checked on every tenth image by importance sampling
 KEEP = 4  # optimisations whose q(Z|Psi*) the chains start from
 
@@ -43,13 +42,16 @@ def main() -> None:
     blocks = [score(vae, x, net) for x in tqdm(test.x.split(BLOCK), desc="blocks of images")]
     scores = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
     log_p_left, x_left = scores["log_p_left"], torch.where(left, test.x, 0.0)
-    nearest = torch.cdist(x_left.flatten(1), torch.where(left, mnist.train.x, 0.0).flatten(1)).argmin(dim=1)
+    distances = torch.cdist(x_left.flatten(1), torch.where(left, mnist.train.x, 0.0).flatten(1))
+    nearest = mnist.train.x[distances.topk(CHAINS, largest=False).indices]  # as many as there are draws, nearest first
     mean = mnist.train.x.mean(dim=0).expand_as(test.x)
-    mine = ("draws", "psi")  # of p(Z|x_L), and of q(Z|Psi*) as in Task 4b
-    guesses = {name: scores[f"image_{name}"] for name in mine}
-    guesses |= {"nearest_left": mnist.train.x[nearest], "mean_image": mean}
-    p_y = {name: scores[f"p_y_{name}"] for name in mine} | {"left_classifier": net_left(x_left).softmax(dim=1)}
+    guesses = {name: scores[f"image_{name}"] for name in ("draws", "psi", "psi_one", "psi_shown")}
+    guesses |= {"nearest": nearest.mean(dim=1), "nearest_one": nearest[:, 0]}
+    guesses |= {"mean_image": mean, "black": torch.zeros_like(mean)}
+    p_y = {name: scores[f"p_y_{name}"] for name in ("draws", "psi")}
+    p_y |= {"left_classifier": net_left(x_left).softmax(dim=1), "original": net(test.x).softmax(dim=1)}
     nats, entropy = log_p_left - scores["log_p"], torch.special.entr(p_y["draws"]).sum(dim=1)
+    squared_error = {name: right((test.x - guess).square()) for name, guess in guesses.items()}
     log_loss = {name: -p[range(len(p)), test.y].clamp_min(1 - SURE).log() for name, p in p_y.items()}
     results = {
         "images": len(test.x),
@@ -58,9 +60,8 @@ def main() -> None:
         "conditional_nats": mean_and_se(nats),
         "pyro_form": mean_and_se(log_p_left - scores["by_encoder"]),
         "mean_image_nats": mean_and_se(-right(soft(mean, test.x))),
-        "squared_error": {name: mean_and_se(right((test.x - guess).square())) for name, guess in guesses.items()},
-        "label_log_loss": {name: mean_and_se(loss) for name, loss in log_loss.items()},
-        "label_log_loss_above_classifier": mean_and_se(log_loss["draws"] - log_loss["left_classifier"]),
+        "squared_error": beside_draws(squared_error),
+        "label_log_loss": beside_draws(log_loss),
         "label_entropy": {"draws": mean_and_se(entropy)},
         **failures(scores, nats, test.x),
         "check": check(vae, test.x[::CHECKED], log_p_left[::CHECKED]),
@@ -71,8 +72,16 @@ def main() -> None:
         z = resampled(scores["z"][rows], scores["log_w"][rows], SHOWN)
         new = [torch.where(left, test.x[rows], vae.likelihood.show(vae.p_x(part))) for part in z.unbind(dim=1)]
         titles = [*TITLES[:2], *map(str, range(1, SHOWN + 1))]
+        if name == "worst":  # can the decoder draw it at all? With the q(Z|Psi) that has seen the whole image
+            new[-1], titles[-1] = vae.likelihood.show(vae.p_x(scores["seen"][rows])), "from $x$"
         figure = columns_grid([test.x[rows], x_left[rows], *new], titles, width=3.6, numbered=True)
         save_figure(figure, f"{options.run}-{name}-completions", source)
+
+
+def beside_draws(scores: dict[str, Tensor]) -> dict[str, object]:
+    """Mean scores of images (N,), and by how much each is above that of draws of p(Z|x_L), paired."""
+    above = {name: score - scores["draws"] for name, score in scores.items()}
+    return {name: mean_and_se(score) | {"above_draws": mean_and_se(above[name])} for name, score in scores.items()}
 
 
 def soft(pi: Tensor, x: Tensor) -> Tensor:
@@ -110,10 +119,12 @@ def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
     left_best, left_by_psi = (log_weights(vae, x, q_z, SAMPLES, left) for q_z in (q_left[0], q_seen))
     by_encoder, by_psi = (log_weights(vae, x, q_z, SAMPLES, whole).mean(dim=0) for q_z in (vae.q_z(x), q_seen))
     with torch.random.fork_rng():
-        z_psi = infer(vae, x, mask)[0].psi.q_z().sample((CHAINS,))  # as task_4/complete.py draws them
+        z_psi = infer(vae, x, mask)[0].psi.q_z().sample((CHAINS,))  # of task_4/complete.py's q(Z|Psi*)
+        shown = torch.where(mask, x, vae.likelihood.show(vae.p_x(z_psi[0])))  # ... and what it draws
     image, p_y = mean_completion(vae, x, net, z, log_w.softmax(dim=0))
     image_psi, p_y_psi = mean_completion(vae, x, net, z_psi, torch.full_like(log_w, 1 / CHAINS))
     return {
+        "seen": q_seen.mean,
         "z": z.transpose(0, 1),
         "log_w": log_w.T,
         "log_p_left": importance_bound(log_w),  # log p(x_L)
@@ -126,6 +137,8 @@ def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
         "image_draws": image,
         "p_y_draws": p_y,
         "image_psi": image_psi,
+        "image_psi_one": torch.where(mask, x, vae.likelihood.mean(vae.p_x(z_psi[0]))),
+        "image_psi_shown": shown,
         "p_y_psi": p_y_psi,
     }
 
@@ -138,22 +151,21 @@ def mean_completion(vae: VAE, x: Tensor, net: Classifier, z: Tensor, share: Tens
 
 
 def failures(scores: dict[str, Tensor], nats: Tensor, x: Tensor) -> dict[str, object]:
-    """Why the ROWS worst images and the worst twentieth of all score badly. In nats, with the q(Z|Psi) that has seen x,
+    """What the ROWS worst images and the worst twentieth of all suffer from.
 
-    -log p(x_R|x_L) <= [log p(x_L) - left half's ELBO] + [cross-entropy of x_R - its entropy] + entropy:
-
-    the first is large where the left half fits other images better, the second where the decoder cannot draw x_R; the
-    one that is further above its mean is the cause. But if this q gives the left half a higher ELBO than its own Psi*
-    (by two errors), the optimum was not found.
+    -log p(x_R|x_L) is at least the entropy of p(B_R|x). Of what is above it a part stays when q(Z|Psi) is fitted to the
+    whole image: the cross-entropy of x_R that the decoder does not get lower. The rest is what the left half does not
+    tell. Where this q gives the left half a higher ELBO than its own Psi* (by two errors), a better one was missed.
     """
-    surprise = scores["log_p_left"] - scores["left_by_psi"]
-    missed = scores["left_by_psi"] - scores["by_psi"] + right(soft(x, x))
-    ambiguous = surprise - surprise.mean() > missed - missed.mean()
-    lost = scores["left_by_psi"] > scores["left_best"] + 2 * scores["error"]
-    order = nats.argsort(descending=True)
-    causes = [CAUSES[kind] for kind in torch.where(lost, 2, torch.where(ambiguous, 0, 1))[order].tolist()]
-    twentieth = causes[: max(ROWS, len(order) // 20)]
-    return {"worst": causes[:ROWS], "causes_of_worst_twentieth": {name: twentieth.count(name) for name in CAUSES}}
+    entropy = -right(soft(x, x))
+    stays = (scores["left_by_psi"] - scores["by_psi"] - entropy) / (nats - entropy)
+    missed = scores["left_by_psi"] > scores["left_best"] + 2 * scores["error"]
+    worst = nats.argsort(descending=True)[: max(ROWS, len(nats) // 20)]
+    twentieth = {"images": len(worst), "share_that_stays": mean_and_se(stays[worst])}
+    return {
+        "worst_share_that_stays": stays[worst[:ROWS]].tolist(),
+        "worst_twentieth": twentieth | {"missed_optima": int(missed[worst].sum())},
+    }
 
 
 def check(vae: VAE, x: Tensor, log_p_left: Tensor) -> dict[str, object]:
