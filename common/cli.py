@@ -167,8 +167,8 @@ def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None
         reason = f"its validation ELBO reached plateau {config.drops + 1}"
     say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")
     say(f"test ELBO {test['elbo']:.2f} ± {test['elbo_se']:.2f} nats per image, KL {test['kl']:.2f}. Its figures:")
-    one_script = run == Config(config.likelihood).run != TASK_1.run
-    for script in ["task_2/figures"] if one_script else ["task_1/curves", "task_1/reconstruct", "task_1/sample"]:
+    of_task_2 = run == Config(config.likelihood).run != TASK_1.run
+    for script in ["task_2/figures"] if of_task_2 else ["task_1/curves", "task_1/reconstruct", "task_1/sample"]:
         say(f"    python {script}.py --run {run}{source.option}")
 
 

@@ -5,8 +5,9 @@ import signal
 import sys
 
 from common import cli
-from common.config import Config
+from common.config import CHOICES, Config
 from common.errors import UserError, say
+from report.build import ANSWERS
 
 import pytest
 import torch
@@ -96,7 +97,6 @@ def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_wit
     assert "learning rate 0.002; " in out
     assert f"{RUN} ended after 1 epochs, because --max-epochs is 1" in out
     assert f"python task_1/reconstruct.py --run {RUN} --dataset mnist5k" in out
-    assert "figures.py" not in out  # which writes all of the build's figures of a run with the usual settings
     path = tmp_path / "data" / "mnist5k" / "results" / f"{RUN}.json"
     first = path.read_text()
     path.unlink()
@@ -105,6 +105,18 @@ def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_wit
     assert "epoch   1" not in capsys.readouterr().out
     cli.train_runs(options(*SMALL, "--max-epochs", "0"))
     assert f"{RUN} ended after 1 epochs, because --max-epochs is 0 and it had more already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config", CHOICES, ids=lambda config: config.run)
+def test_the_figures_that_a_training_names_are_those_of_the_build(config, tiny_mnist, monkeypatch, capsys):
+    test = {"elbo": -1.0, "elbo_se": 0.1, "kl": 1.0}
+    results = {"history": [{}], "best_epoch": 0, "test": test, "stopped_by": "patience"}
+    monkeypatch.setattr(cli, "train", lambda *_: (results, {"a": torch.ones(1)}))
+    cli.train_run(config, tiny_mnist, cli.Source("mnist5k", config.command), "cpu")
+    lines = [line.removesuffix(" --dataset mnist5k") for line in capsys.readouterr().out.splitlines()]
+    named = {line.removeprefix("    python ") for line in lines if line.startswith("    python ")}
+    assert named
+    assert named <= {step.command for step in ANSWERS}
 
 
 @pytest.mark.parametrize("end", [BrokenPipeError, UnicodeEncodeError("cp1252", "ä", 0, 1, "no such letter")])

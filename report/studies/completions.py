@@ -154,8 +154,8 @@ def failures(scores: dict[str, Tensor], nats: Tensor, x: Tensor) -> dict[str, ob
     """What the ROWS worst images and the worst twentieth of all suffer from.
 
     -log p(x_R|x_L) is at least the entropy of p(B_R|x). Of what is above it a part stays when q(Z|Psi) is fitted to the
-    whole image: the cross-entropy of x_R that the decoder does not get lower. The rest is what the left half does not
-    tell. Where this q gives the left half a higher ELBO than its own Psi* (by two errors), a better one was missed.
+    whole image: the cross-entropy of x_R under this q. The rest is what the model did not infer from the left half.
+    Where this q gives the left half a higher ELBO than its own Psi* (by two errors), a better one was missed.
     """
     entropy = -right(soft(x, x))
     stays = (scores["left_by_psi"] - scores["by_psi"] - entropy) / (nats - entropy)
