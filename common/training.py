@@ -16,7 +16,7 @@ from common.vae import ELBO, VAE, Score, elbo, start_from_marginals
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 STATE = {"config", "dataset", "vae", "average", "optimiser", "history", "val_elbos", "best"}
 EVALUATION_SEED = 1  # the same noise at every evaluation, so that epochs differ by the weights alone
@@ -60,7 +60,7 @@ class EarlyStopping:
 
 
 @torch.no_grad()
-def evaluate(vae: VAE, x: Tensor, batch_size: int = 100, score: Score | None = None) -> ELBO:
+def evaluate(vae: VAE, x: Tensor, batch_size: int = 250, score: Score | None = None) -> ELBO:
     """The ELBO of each image of x (N, 1, 28, 28), each (N,), with one z ~ q(Z|x) per image; score: see elbo.
 
     Each image has its own fixed noise, so its value depends neither on the batch size nor on earlier calls. The model,
@@ -103,16 +103,20 @@ def train_epoch(vae: VAE, average: AveragedModel, optimiser: torch.optim.Optimiz
         average.update_parameters(vae)
 
 
-def ramped_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+def ramped_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
     """An exponential moving average that forgets the first steps, which a constant decay would carry along."""
-    return lambda average, value, steps: average.lerp(value, 1 - min(decay, (1 + int(steps)) / (20 + int(steps))))
+
+    def update(averages: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (20 + int(steps))))(averages, values, steps)
+
+    return update
 
 
 def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedModel, torch.optim.AdamW]:
     """A new model, the average of its weights, which is what is evaluated and kept, and its optimiser."""
     torch.manual_seed(config.seed)
     vae = config.make_vae().to(device)
-    average = AveragedModel(vae, avg_fn=ramped_average(config.ema_decay))
+    average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
     betas = 0.9, config.beta_2
     groups = [{"params": [p for name, p in vae.named_parameters() if not name.startswith("mixture")]}]
     if vae.mixture:  # decay would widen p(Z) and draw it to 0

@@ -250,7 +250,7 @@ def test_batches_cover_all_images_in_an_order_of_the_epoch(tiny_mnist, config, m
     real = torch.randperm
     monkeypatch.setattr(torch, "randperm", lambda n: orders.append(real(n)) or orders[-1])
     vae = config.make_vae()
-    average = training.AveragedModel(vae, avg_fn=training.ramped_average(0.9))
+    average = training.AveragedModel(vae, multi_avg_fn=training.ramped_average(0.9))
     optimiser = torch.optim.SGD(vae.parameters(), lr=0.0)
     for _ in range(2):
         training.train_epoch(vae, average, optimiser, tiny_mnist.train.x, config)
@@ -262,11 +262,12 @@ def test_batches_cover_all_images_in_an_order_of_the_epoch(tiny_mnist, config, m
 
 
 def test_average_forgets_the_beginning_and_reaches_its_decay():
-    updated, average = training.ramped_average(0.9), torch.tensor(100.0)
+    update, average = training.ramped_average(0.9), torch.tensor(100.0)
     for step in range(1, 200):
-        average = updated(average, torch.tensor(1.0), step)
+        update([average], [torch.tensor(1.0)], step)
     assert average.item() == pytest.approx(1.0, abs=1e-3)
-    assert updated(average, torch.tensor(2.0), 10_000).item() == pytest.approx(1.1, abs=1e-3)
+    update([average], [torch.tensor(2.0)], 10_000)
+    assert average.item() == pytest.approx(1.1, abs=1e-3)
 
 
 @pytest.mark.parametrize("likelihood", ALL)
