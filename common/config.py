@@ -32,7 +32,7 @@ class Config:
     width: int = setting(32, "channels of the convolutions on 7x7", at_least=2, below=1025)
     hidden: int = setting(256, "units of the dense layers", at_least=1, below=8193)
     batch_size: int = setting(128, "images per step", at_least=1, below=60_001)
-    epoch_images: int = setting(50_000, "images: an epoch is as many whole passes as they allow", 1, 10_000_001)
+    epoch_images: int = setting(25_000, "images: an epoch is as many passes as they allow, or one", 1, 10_000_001)
     learning_rate: float = setting(2e-3, "of AdamW, until the first plateau of the validation ELBO", at_least=1e-9)
     beta_2: float = setting(0.99, "of AdamW: its memory of squared gradients, 100 steps instead of 1000", below=1)
     weight_decay: float = setting(0.1, "of AdamW: against the gap between training and validation")
