@@ -130,34 +130,28 @@ def _from_files(found: dict[str, list[Path]]) -> Mnist:
 
 
 def _read_first(paths: list[Path], name: str) -> np.ndarray:
-    """The first intact one of these files; the error of the first of all, if none is."""
-    errors = []
+    """The first of these IDX files, compressed or not, that is, byte for byte, the file of that name; else the fault
+    of the first."""
+    (shape, expected), faults = FILES[name], []
     for path in paths:
         try:
-            return _read_idx(path, name)
-        except DataError as error:
-            errors.append(error)
-    raise errors[0]
-
-
-def _read_idx(path: Path, name: str) -> np.ndarray:
-    """Read one IDX file, compressed or not, and check that it is, byte for byte, the file of that name."""
-    remedy = "put an intact copy in its place, or delete it and the other three to download all four"
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content  # whatever it is called
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read or decompressed ({error}); {remedy}") from error
-    (shape, expected), checksum = FILES[name], hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if checksum != expected:
+            content = path.read_bytes()
+            content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content  # whatever it is called
+        except (OSError, EOFError, zlib.error) as error:
+            faults.append(f"{path}: cannot be read or decompressed ({error})")
+            continue
+        checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if checksum == expected:
+            return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
         # header: two zero bytes, 8 for unsigned bytes, the number of axes; then the length of each axis, big endian
         axes = min(content[3], 3) if len(content) >= 16 else 0
         found = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, 4 + 4 * axes, 4))
-        raise DataError(
+        faults.append(
             f"{path}: expected the {name} with shape {shape} and MD5 {expected}, found shape {found} in a file of "
-            f"{len(content)} bytes with MD5 {checksum}; {remedy}"
+            f"{len(content)} bytes with MD5 {checksum}"
         )
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
+    remedy = "put an intact copy in its place, or delete it and the other three to download all four"
+    raise DataError(f"{faults[0]}; {remedy}")
 
 
 def _download(target: Path) -> Mnist:

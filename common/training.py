@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class EarlyStopping:
 
     def update(self, value: float) -> bool:
         """Take the next epoch's validation ELBO; True if it is the best so far."""
-        first = self.values[0] if self.values else value
+        first, best = self.values[0] if self.values else value, max(self.values, default=-math.inf)
         if not self.values or value > self.reference + self.config.min_gain * (self.reference - first):
             self.reference, self.waited = value, 0
         else:
@@ -48,7 +48,7 @@ class EarlyStopping:
         if self.waited == self.config.patience:
             self.plateaus, self.waited = self.plateaus + 1, 0
         self.values.append(value)
-        return value == max(self.values)
+        return value > best
 
     @property
     def learning_rate(self) -> float:
@@ -103,20 +103,16 @@ def train_epoch(vae: VAE, average: AveragedModel, optimiser: torch.optim.Optimiz
         average.update_parameters(vae)
 
 
-def ramped_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def ramped_average(decay: float, averages: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
     """An exponential moving average that forgets the first steps, which a constant decay would carry along."""
-
-    def update(averages: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
-        get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (20 + int(steps))))(averages, values, steps)
-
-    return update
+    get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (20 + int(steps))))(averages, values, steps)
 
 
 def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedModel, torch.optim.AdamW]:
     """A new model, the average of its weights, which is what is evaluated and kept, and its optimiser."""
     torch.manual_seed(config.seed)
     vae = config.make_vae().to(device)
-    average = AveragedModel(vae, multi_avg_fn=ramped_average(config.ema_decay))
+    average = AveragedModel(vae, multi_avg_fn=partial(ramped_average, config.ema_decay))
     betas = 0.9, config.beta_2
     groups = [{"params": [p for name, p in vae.named_parameters() if not name.startswith("mixture")]}]
     if vae.mixture:  # decay would widen p(Z) and draw it to 0

@@ -21,7 +21,7 @@ from common import cli
 from common.config import FAVOURITE, LEARNED, TASK_1, TASK_3, Config
 from common.errors import CheckpointError, UserError, say
 from common.mnist import ROOT
-from common.runs import find_model, fingerprint, home, load_checkpoint, read_json, write
+from common.runs import find_model, fingerprint, home, load_checkpoint, read_json, trained, write
 
 import typst
 from PIL import Image
@@ -90,26 +90,27 @@ STUDIES = [
 
 
 def stamp_of(path: Path) -> dict[str, Any]:
-    """The source of a result or figure. Raises CheckpointError if the file does not say it."""
-    if path.suffix == ".json":
-        return read_json(path)["source"]
+    """The source of a result or figure; {} if the file does not say it."""
     try:
+        if path.suffix == ".json":
+            return read_json(path)["source"]
         with Image.open(path) as image:
             return json.loads(image.text["Source"])
-    except (OSError, KeyError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{path}: does not say what it was made from; make it again") from error
+    except (CheckpointError, OSError, KeyError, AttributeError, ValueError):
+        return {}
 
 
 def weights_of(run: str, known: dict[str, str]) -> str | None:
     """The fingerprint of the weights that there are of a run; where they are not kept, the one in its results."""
-    if run not in known:
+    if run not in known and run not in trained(PLACE):
+        known[run] = stamp_of(PLACE.results / f"{run}.json").get("weights", {}).get(run)
+    elif run not in known:
         try:
             content = load_checkpoint(find_model(PLACE, run), {"weights"})
             other = "config" in content and Config.of_run(run).differences(content["config"])
             known[run] = "of other settings" if other else fingerprint(content["weights"])
         except CheckpointError:
-            path = PLACE.results / f"{run}.json"
-            known[run] = stamp_of(path)["weights"].get(run) if path.is_file() else None
+            known[run] = "damaged"
     return known[run]
 
 
@@ -119,9 +120,7 @@ def problem(wanted: Step, known: dict[str, str]) -> str | None:
         path = (PLACE.results if name.endswith(".json") else PLACE.figures) / name
         if not path.is_file():
             return f"{name} is missing"
-        try:
-            source = stamp_of(path)
-        except CheckpointError:
+        if not (source := stamp_of(path)):
             return f"{name} cannot be read"
         if source["command"] != wanted.command:
             return f"{name} was made by {source['command']}"
@@ -151,7 +150,8 @@ def read_authors(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # tomllib names the line
         raise UserError(f"{path}: {error}") from error
     authors = content.get("author", [])
-    if not isinstance(authors, list) or not all(isinstance(value, str) for row in authors for value in row.values()):
+    fits = isinstance(authors, list) and all(isinstance(row, dict) for row in authors)
+    if not fits or not all(isinstance(value, str) for row in authors for value in row.values()):
         raise UserError(f"{path}: expected a block [[author]] for each of you, with texts in quotes")
     return content
 

@@ -13,7 +13,6 @@ from common.config import Config
 from common.figures import COLOURS, latent_scatter, save_figure
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
@@ -30,7 +29,7 @@ def main() -> None:
     latent_scatter(left, projected, mnist.test.y[:1000])
     left.legend(title="digit", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)
     left.set(xlabel=f"component 1 ({share[0]:.1%} of variance)", ylabel=f"component 2 ({share[1]:.1%} of variance)")
-    right.bar(np.arange(1, len(share) + 1), 100 * share, color=COLOURS[1])
+    right.bar(range(1, len(share) + 1), 100 * share, color=COLOURS[1])
     right.set(xlabel="component", title="% of variance", xlim=(0.2, len(share) + 0.8))
     save_figure(figure, f"{options.run}-latent-pca", source)
 

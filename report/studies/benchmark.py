@@ -7,13 +7,12 @@ epoch of every model.
 """
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import time
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import cli
 from common.config import CHOICES, Config

@@ -1,8 +1,8 @@
 """How good are completions (Task 4b)? Draws from q(Z|Psi*) and from p(Z|x_L), for images spread over the test set.
 
 -log p(x_R|x_L) for soft targets as in Task 2d, squared error beside simple guesses, labels by a classifier, and why the
-worst fail. Writes report/results/completions-<run>.json and two figures: of the worst, and of those whose draws agree
-least about the digit.
+worst fail. Writes report/results/completions-<run>.json and two figures: of the worst, and of those whose digit is
+least certain.
 """
 
 import sys
@@ -23,7 +23,7 @@ from task_4.inference import infer
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import Bernoulli, Categorical, MixtureSameFamily, MultivariateNormal, Normal
 from tqdm import tqdm
 
 ROWS, SHOWN, BLOCK = 8, 4, 50  # of the figure; completions in it; images at a time
@@ -94,14 +94,10 @@ def right(values: Tensor) -> Tensor:
     return torch.where(LEFT.to(values.device), 0.0, values).sum(dim=(1, 2, 3))
 
 
-def whole_score(likelihood: Likelihood) -> Score:
+def whole_score(likelihood: Likelihood, mask: Tensor) -> Score:
     """log p(x_d|z) on the model's own scale on the left, and as soft targets under E[X|z] on the right."""
-
-    def whole(p_x: Distribution, x: Tensor) -> Tensor:
-        mask = LEFT.to(x.device)
-        return torch.where(mask, masked(likelihood.log_prob, mask)(p_x, x), soft(likelihood.mean(p_x), x))
-
-    return whole
+    left = masked(likelihood.log_prob, mask)
+    return lambda p_x, x: torch.where(mask, left(p_x, x), soft(likelihood.mean(p_x), x))
 
 
 def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
@@ -111,8 +107,8 @@ def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
     finite-draw error is made small by a proposal that has seen x: p(x_R|x_L) = p(x_L, x_R) / p(x_L), both annealed, the
     first from a q(Z|Psi) fitted to the whole image.
     """
-    mask, whole = LEFT.to(x.device), whole_score(vae.likelihood)
-    left = masked(vae.likelihood.log_prob, mask)
+    mask = LEFT.to(x.device)
+    left, whole = masked(vae.likelihood.log_prob, mask), whole_score(vae.likelihood, mask)
     q_left, q_seen = [one.psi.q_z() for one in infer(vae, x, mask, keep=KEEP)], infer(vae, x)[0].psi.q_z()
     z, log_w = anneal(log_joint(vae, x, left), q_left)
     _, both = anneal(log_joint(vae, x, whole), [q_seen], CHAINS // 2, TEMPERATURES // 2)  # one narrow mode: easier

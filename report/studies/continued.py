@@ -8,14 +8,13 @@ epochs: in nats of their own ELBO, and these divided by 784 log 2. Writes report
 Interrupted, it goes on where it was.
 """
 
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import math
-from dataclasses import replace
-from typing import Any
 
 from common import cli
 from common.config import CHOICES, TASK_1, TASK_3, Config

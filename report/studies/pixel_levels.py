@@ -7,11 +7,10 @@ black and for ink. Writes also a figure of the predictions for two pixels of one
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from collections.abc import Iterable
 
 from common import cli
 from common.config import CHOICES

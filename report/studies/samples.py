@@ -6,11 +6,10 @@ validation images. The decoder is the same. Writes report/results/samples.json, 
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from dataclasses import replace
 
 from common import cli
 from common.config import CHOICES, LEARNED

@@ -6,10 +6,9 @@ each: averages over windows, where the rule stops, and the ELBO at Psi* then.
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from typing import NamedTuple
 
 from common import cli
 from common.config import FAVOURITE, Config

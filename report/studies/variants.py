@@ -6,14 +6,13 @@ Writes report/results/variants.json: for each the ELBO of the validation images 
 use, Frechet distance of new images to the validation images, and seconds. Interrupted, it goes on from there.
 """
 
+import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import statistics
-from dataclasses import replace
-from typing import Any
 
 from common import cli
 from common import evaluation as ev
