@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +96,17 @@ def legend_below(figure: Figure, axis: Axes) -> None:
     """What axis has labels for, in one row under the whole figure, where it covers nothing."""
     lines, labels = axis.get_legend_handles_labels()
     place = {"loc": "outside lower center", "ncols": len(lines)}
-    figure.legend(lines, labels, **place, frameon=False, columnspacing=1.2, handlelength=1.5)
+    figure.legend(lines, labels, **place, frameon=False, columnspacing=1.2, handlelength=1.5, markerscale=1.5)
 
 
-def latent_scatter(axis: Axes, points: Tensor, labels: Tensor) -> None:
-    """points (N, 2), a colour and marker for each digit, and the digit itself at the mean of its points."""
+def latent_scatter(axis: Axes, points: Tensor, labels: Tensor, named: Iterable[int] = range(10)) -> None:
+    """points (N, 2), a colour and marker for each digit, and those of named themselves at the mean of their points."""
     points, labels = points.cpu().numpy(), labels.cpu().numpy()
     for digit, colour in enumerate(COLOURS):
         chosen = points[labels == digit]
         style = {"color": colour, "marker": MARKERS[digit], "edgecolor": "white", "linewidth": 0.3}
-        axis.scatter(*chosen.T, s=20, alpha=0.8, label=str(digit), **style)
-        if len(chosen):
+        axis.scatter(*chosen.T, s=12, alpha=0.6, label=str(digit), **style)
+        if len(chosen) and digit in named:
             outline = [withStroke(linewidth=3, foreground="white")]
             place = {"ha": "center", "va": "center", "zorder": 3, "annotation_clip": True, "path_effects": outline}
             axis.annotate(str(digit), chosen.mean(axis=0), color=colour, fontsize=11, fontweight="bold", **place)

@@ -15,21 +15,25 @@ from common.figures import latent_scatter, legend_below, save_figure
 import matplotlib.pyplot as plt
 import torch
 
-CROWDED = torch.tensor([0.15, 0.85])  # what is enlarged: the points between these shares, in each direction
+CROWDED = torch.tensor([0.1, 0.9])  # what is enlarged: the points between these shares, in each direction
 
 
 def main() -> None:
     options, mnist, vae, source = cli.with_model(__doc__, TASK_3.run)
     cli.require(vae.latent_dim == 2, options.run, "K = 2")
-    u = vae.q_z(mnist.test.x[:1000]).mean  # mu(x_i), (1000, 2)
+    u, y = vae.q_z(mnist.test.x[:1000]).mean, mnist.test.y[:1000]  # mu(x_i), (1000, 2)
 
-    figure, (whole, centre) = plt.subplots(1, 2, figsize=(6.5, 3.3), width_ratios=[1, 1.1])
-    for axis in (whole, centre):
-        latent_scatter(axis, u, mnist.test.y[:1000])
+    figure, (whole, centre) = plt.subplots(1, 2, figsize=(6.5, 3.1), width_ratios=[1, 1.6])
+    least, most = u.quantile(CROWDED.to(u), dim=0)
+    means = torch.stack([u[y == digit].mean(dim=0) for digit in range(10)])
+    enlarged = ((least < means) & (means < most)).all(dim=1)  # the right panel names these
+    outside = (~enlarged).nonzero().flatten().tolist()
+    for axis, named in ((whole, outside), (centre, range(10))):
+        latent_scatter(axis, u, y, named)
         axis.set(xlabel="$\\mu_1(x_i)$", ylabel="$\\mu_2(x_i)$", aspect="equal")
-    (left, right), (low, high) = u.quantile(CROWDED.to(u), dim=0).T.tolist()
+    (left, low), (right, high) = least.tolist(), most.tolist()
     centre.set(xlim=(left, right), ylim=(low, high))
-    whole.add_patch(plt.Rectangle((left, low), right - left, high - low, fill=False, zorder=4))
+    whole.add_patch(plt.Rectangle((left, low), right - left, high - low, fill=False, zorder=2))
     legend_below(figure, centre)
     save_figure(figure, f"{options.run}-latent-2d", source)
 
