@@ -15,6 +15,7 @@ from common.config import CHOICES, FAVOURITE
 from common.grey_levels import level_frequencies, level_of
 from common.training import evaluate
 
+import torch
 from tqdm import tqdm
 
 SAMPLES = 256  # importance samples
@@ -29,6 +30,7 @@ def main() -> None:
     grey = [config.run for config in source.trained(CHOICES) if config.make_likelihood().grey_levels]
     for run in tqdm(grey, desc="models"):
         vae = source.vae(run, device)
+        torch.manual_seed(0)  # a model's numbers depend on no other model
         score = ev.grey_mass(vae.likelihood, mnist.train.x)
         found = evaluate(vae, x, score=score)
         weights = ev.log_weights(vae, few, vae.q_z(few), SAMPLES, score)

@@ -41,6 +41,7 @@ def main() -> None:
     grey = [config for config in source.trained(CHOICES) if config.make_likelihood().grey_levels]
     for config in tqdm(grey, desc="models"):
         vae = source.vae(config.run, device)
+        torch.manual_seed(0)  # a model's numbers depend on no other model
         mass = grey_mass(vae.likelihood if vae.likelihood.independent else vae.likelihood.pixel, mnist.train.x)
         p_black, p_ink = zip(*(predict(vae, mass, part, ([0], INK)) for part in x.split(BATCH)), strict=True)
         results["models"][config.run] = {
