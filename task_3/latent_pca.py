@@ -27,7 +27,7 @@ def main() -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.8), width_ratios=[4.5, 1])
     latent_scatter(left, projected, mnist.test.y[:1000])
-    left.legend(title="digit", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1)
+    left.legend(title="digit", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.1, markerscale=1.5)
     left.set(xlabel=f"component 1 ({share[0]:.1%} of variance)", ylabel=f"component 2 ({share[1]:.1%} of variance)")
     right.bar(range(1, len(share) + 1), 100 * share, color=COLOURS[1])
     right.set(xlabel="component", title="% of variance", xlim=(0.2, len(share) + 0.8))

@@ -93,8 +93,9 @@ def infer(
 
 
 def ranked(values: Tensor, starts: int) -> Tensor:
-    """The optimisations as rows of values (N starts,), of each image the best first: (starts, N)."""
-    order = values.nan_to_num(-torch.inf, neginf=-torch.inf).view(-1, starts).argsort(dim=1, descending=True)
+    """Optimisations as rows of values (N starts,), (starts, N): of each image the best first, those given up last."""
+    values = values.nan_to_num(torch.finfo(values.dtype).min, neginf=-torch.inf)
+    order = values.view(-1, starts).argsort(dim=1, descending=True)
     return (order + starts * torch.arange(len(order), device=values.device).unsqueeze(1)).T
 
 

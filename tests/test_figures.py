@@ -63,8 +63,9 @@ def test_curves_show_both_parts_the_best_epoch_and_the_drops():
 
 def test_ten_digits_have_ten_colours():
     figure, axis = plt.subplots()
-    latent_scatter(axis, torch.randn(100, 2), torch.arange(10).repeat(10))
+    latent_scatter(axis, torch.randn(100, 2), torch.arange(10).repeat(10), named=[3, 5])
     assert len({tuple(points.get_facecolor()[0]) for points in axis.collections}) == 10
+    assert [text.get_text() for text in axis.texts] == ["3", "5"]
     plt.close(figure)
 
 

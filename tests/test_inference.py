@@ -86,6 +86,13 @@ def test_kept_optimisations_come_in_the_order_of_their_ends(vae, images):
     assert (best.objective >= found[0].objective - 1e-3).all()  # the same optimisations, none left out early
 
 
+def test_what_is_no_number_ranks_before_what_was_given_up():
+    values = torch.tensor([-torch.inf, torch.nan, -torch.inf, -torch.inf, 1.0, 3.0, torch.nan, 2.0])
+    best_first = inference.ranked(values, starts=4)
+    assert best_first[0].tolist() == [1, 5]
+    assert best_first[:, 1].tolist() == [5, 7, 4, 6]
+
+
 def test_optimisations_near_given_ones_stay_near_them(vae, images):
     found = infer(vae, images)[0].psi
     far = Psi(torch.stack([found.mean, found.mean + 50], dim=1), torch.stack([found.log_sigma] * 2, dim=1))
