@@ -7,7 +7,6 @@ report shows; interrupted, both go on where they were. --zip also writes report/
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -27,8 +26,6 @@ import typst
 from PIL import Image
 
 REPORT, PLACE = ROOT / "report", home("mnist")
-# glibc then keeps what one training step frees for the next: a sixth of the time of a model with many channels
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
 CODE = ["common", "task_1", "task_2", "task_3", "task_4", "report", "tests", "data/README.md"]
 CODE += ["README.md", "requirements.txt", "pyproject.toml"]
 
@@ -137,7 +134,7 @@ def make(steps: list[Step]) -> None:
             rest = sum(later.minutes for later in steps[i:] if problem(later, known))
             say(f"step {i + 1} of {len(steps)}, about {rest:.0f} minutes to go: {wanted.command} ({reason})")
             command = [sys.executable, *wanted.command.split(), "--dataset", "mnist"]
-            if code := subprocess.run(command, cwd=ROOT, env=KEEP_MEMORY | os.environ).returncode:
+            if code := subprocess.run(command, cwd=ROOT).returncode:
                 raise UserError(f"{wanted.command} ended with exit code {code}; the same command goes on from there")
 
 

@@ -3,6 +3,7 @@
 import io
 import signal
 import sys
+from types import SimpleNamespace
 
 from common import cli
 from common.config import CHOICES, Config
@@ -179,6 +180,20 @@ def test_mistakes_of_the_user_show_no_traceback_and_bugs_do(capsys):
     assert message.endswith(": the file is gone\n")
     with pytest.raises(KeyError):
         cli.main(lambda: {}["bug"])
+
+
+@pytest.mark.parametrize("system", [TypeError, AttributeError, OSError])  # Windows; macOS or musl; no C library
+def test_memory_is_kept_where_that_can_be_asked_for(monkeypatch, system):
+    asked = []
+    monkeypatch.setattr(cli.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda *pair: asked.append(pair)))
+    cli.keep_memory()
+    assert dict(asked).keys() == {-1, -3}
+
+    def absent(name):
+        raise system
+
+    monkeypatch.setattr(cli.ctypes, "CDLL", absent)
+    cli.keep_memory()
 
 
 def test_automatic_device_is_one_that_there_is():
