@@ -89,8 +89,8 @@ def number(at_least: float, at_most: float = 10**9, kind: type = int) -> Callabl
 
 
 def keep_memory() -> None:
-    """Have glibc keep what one step frees for the next: asking the system for large blocks anew, which it clears, costs
-    a fifth of the Categorical's time. Other systems have no mallopt."""
+    """Have glibc keep what one step frees for the next: the system would clear each large block anew, which takes time
+    where p(X|z) has many channels. Other systems have no mallopt."""
     with suppress(AttributeError, TypeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

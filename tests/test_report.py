@@ -135,7 +135,7 @@ def test_all_makes_what_is_not_as_wanted_and_nothing_else(report, monkeypatch):
     (report / "figures" / "gaussian-k32-samples.png").unlink()
     stamp(report / "results" / "latents.json", "report/studies/latents.py --odd")
     called, done = [], SimpleNamespace(returncode=0)
-    monkeypatch.setattr(build.subprocess, "run", lambda command, **_: called.append(command[1:]) or done)
+    monkeypatch.setattr(build.subprocess, "run", lambda command, cwd: called.append(command[1:]) or done)
     build.make(build.ANSWERS)
     assert called == [["task_1/sample.py", "--run", "gaussian-k32", "--dataset", "mnist"]]
     build.make(build.STUDIES)
