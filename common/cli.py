@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from subprocess import list2cmdline
 from typing import Any, NoReturn
 
 from common.config import TASK_1, Config, constants
@@ -140,7 +141,7 @@ def source_of(options: argparse.Namespace, dataset: str | None = None) -> Source
     Raises UserError, before any work, if what will be made could not be written.
     """
     named = "mnist" if options.dataset == "auto" else options.dataset
-    source = Source(dataset or named, command(options))
+    source = Source(dataset or named, command(options), options.data_dir)
     for folder in (source.home.results, source.home.figures):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,7 @@ def train_runs(options: argparse.Namespace) -> None:
     configs = [Config(likelihood, **settings) for likelihood in options.likelihood]  # refused before any is trained
     mnist, source, device = prepare(options)
     for config in configs:
-        train_run(config, mnist, Source(source.dataset, config.command), device)
+        train_run(config, mnist, Source(source.dataset, config.command, options.data_dir), device)
 
 
 def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None:
@@ -200,8 +201,11 @@ def main(script: Callable[[], None]) -> None:
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except torch.OutOfMemoryError:
+        print("the GPU's memory is full; end what else uses it, or take --device cpu", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
-        again = shlex.join(["python", *sys.argv])
+        again = (list2cmdline if os.name == "nt" else shlex.join)(["python", *sys.argv])
         print(f"\ninterrupted; what is complete is kept, and this goes on or starts again: {again}", file=sys.stderr)
         sys.exit(130)
     finally:

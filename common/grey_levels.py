@@ -1,7 +1,5 @@
 """Pixels as the 256 grey levels that they are: how often each occurs, and the probability that a density gives it."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.distributions import Beta, Normal
@@ -44,10 +42,13 @@ def log_beta_mass(p_x: Beta, x: Tensor, width: float) -> Tensor:
     flip = low > alpha / (alpha + beta)  # by symmetry into the left tail, which is the accurate one
     alpha, beta = torch.where(flip, beta, alpha), torch.where(flip, alpha, beta)
     low, high = torch.where(flip, 1 - high, low), torch.where(flip, 1 - low, high)
-    alpha, beta, low, high = (part.cpu().numpy() for part in (alpha, beta, low, high))
-    mass = betainc(alpha, beta, high)
-    inner = low > 0
-    mass[inner] -= betainc(alpha[inner], beta[inner], low[inner])
+    given = [part.cpu().numpy() for part in (alpha, beta, low, high)]
+    mass = betainc(*given[:2], given[3])
+    inner = given[2] > 0
+    mass[inner] -= betainc(*(part[inner] for part in given[:3]))
     mass = torch.from_numpy(mass).to(x.device)
-    # in tails beyond the range of floats: the density at the midpoint times the cell's width
-    return torch.where(mass > 1e-300, mass.clamp_min(1e-300).log(), p_x.log_prob(x) + math.log(width))
+    # far in a tail, where betainc loses its digits and then all: nearly all of the cell's mass lies at the edge that is
+    # nearer to the centre, and from there the logarithm of the density falls by about this slope
+    slope = (alpha - 1) / high - (beta - 1) / (1 - high)
+    tail = Beta(alpha, beta).log_prob(high) + (-torch.expm1(-slope * (high - low)) / slope).log()
+    return torch.where(mass > 1e-200, mass.clamp_min(1e-200).log(), tail)

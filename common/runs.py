@@ -57,15 +57,12 @@ def home(dataset: str) -> Home:
 class Source:
     """What a result or figure is made from: the data set, the command, and the weights that were loaded for it."""
 
-    def __init__(self, dataset: str, command: str):
+    def __init__(self, dataset: str, command: str, data_dir: Path | None = None):
         self.dataset, self.command = dataset, command
         self.home = home(dataset)
         self.weights: dict[str, str] = {}  # fingerprints by run
-
-    @property
-    def option(self) -> str:
-        """What a command needs besides to use this data set."""
-        return "" if self.dataset == "mnist" else f" --dataset {self.dataset}"
+        self.option = "" if dataset == "mnist" else f" --dataset {dataset}"  # what other commands need to use it, too
+        self.option += f' --data-dir "{data_dir.expanduser().absolute()}"' if data_dir else ""
 
     def load(self, run: str, results: str | None = None) -> dict[str, Any]:
         """The checkpoint of a trained model. Raises CheckpointError if there is none, if it is damaged, or if its

@@ -106,7 +106,7 @@ def weights_of(run: str, known: dict[str, str]) -> str | None:
             content = load_checkpoint(find_model(PLACE, run), {"weights"})
             other = "config" in content and Config.of_run(run).differences(content["config"])
             known[run] = "of other settings" if other else fingerprint(content["weights"])
-        except CheckpointError:
+        except UserError:  # damaged, or of a likelihood that is gone
             known[run] = "damaged"
     return known[run]
 

@@ -151,7 +151,7 @@ def project(tmp_path_factory):
 def call(project, mnist5k):
     """Runs scripts of the unpacked submission in this process, which saves imports, with warnings as errors.
 
-    Models that have learned nothing are tested for running: on a few of the stand-in's images, with short optimisations.
+    Models that have learned nothing are tested for running: on few of the stand-in's images, with short optimisations.
     """
     few = [Split(part.x[:n], part.y[:n]) for part, n in zip(mnist5k[1:], (400, 100, 100), strict=True)]
     shorter = {"common.mnist": {"_mnist5k": lambda: Mnist("mnist5k", *few)}, "common.annealing": {"LEAPS": 1}}

@@ -53,15 +53,6 @@ def test_split_is_by_index_and_divided_by_255(folder):
     assert data.train.x.dtype == torch.float32
 
 
-def test_raw_files_give_the_same_and_so_does_torchvisions_layout(folder, tmp_path):
-    before = load_mnist("mnist", folder)
-    extract(folder)
-    (tmp_path / "root" / "MNIST").mkdir(parents=True)
-    folder.rename(tmp_path / "root" / "MNIST" / "raw")
-    after = load_mnist("mnist", tmp_path / "root")
-    assert all(torch.equal(a.x, b.x) and torch.equal(a.y, b.y) for a, b in zip(before[1:], after[1:], strict=True))
-
-
 @pytest.mark.parametrize("extracted", [False, True])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "one byte"])
 def test_damaged_files_are_named_with_checksum_and_remedy(folder, damage, extracted):

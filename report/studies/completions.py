@@ -57,6 +57,7 @@ def main() -> None:
         "images": len(test.x),
         "chains": CHAINS,
         "temperatures": TEMPERATURES,
+        "least_probability": 1 - SURE,
         "conditional_nats": mean_and_se(nats),
         "pyro_form": mean_and_se(log_p_left - scores["by_encoder"]),
         "mean_image_nats": mean_and_se(-right(soft(mean, test.x))),

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common import cli
 from common import evaluation as ev
 from common.config import TASK_1, Config
+from common.errors import CheckpointError
 from common.likelihoods import LIKELIHOODS, Gaussian, between
 from common.mnist import Mnist
 from common.runs import Source, fingerprint, open_run, read_json
@@ -63,9 +64,13 @@ def main() -> None:
         rows[config.run] = described(config, trained) | measured(vae, mnist, classifier)
     for config in wanted:
         if config.run not in rows:
-            config = replace(config, max_epochs=options.max_epochs)
-            vae, row = trained_variant(config, mnist, source.home.runs / config.run, device)
-            rows[config.run] = row | measured(vae, mnist, classifier)
+            config, folder = replace(config, max_epochs=options.max_epochs), source.home.runs / config.run
+            with open_run(folder):  # from its last complete epoch
+                results, weights = train(config, mnist, folder, device)
+            vae = config.make_vae().to(device).eval().requires_grad_(False)
+            vae.load_state_dict(weights)
+            mark = {"weights": fingerprint(weights)}  # it has no result of its own
+            rows[config.run] = described(config, results) | mark | measured(vae, mnist, classifier)
         left = len({config.run for config in wanted} - rows.keys())
         source.command = f"{command}, {left} left" if left else command
         source.save("variants", {"images": len(mnist.val.x), "active_above": ACTIVE, "rows": rows})
@@ -73,20 +78,13 @@ def main() -> None:
 
 def rows_so_far(source: Source) -> dict[str, Any]:
     """The rows that the same command, interrupted, has left, if the same classifier judged them."""
-    path = source.home.results / "variants.json"
-    before = read_json(path) if path.is_file() else {"source": {"command": "", "weights": {}}}
+    try:
+        before = read_json(source.home.results / "variants.json")
+    except CheckpointError:  # there is none, or it is damaged
+        return {}
     same = before["source"]["command"].split(",")[0] == source.command
     judge = before["source"]["weights"].get("classifier") == source.weights["classifier"]
     return before["rows"] if same and judge else {}
-
-
-def trained_variant(config: Config, mnist: Mnist, folder: Path, device: str) -> tuple[VAE, dict[str, Any]]:
-    """The model, trained from the folder's last complete epoch; it has no result of its own, but its fingerprint."""
-    with open_run(folder):
-        results, weights = train(config, mnist, folder, device)
-    vae = config.make_vae().to(device).eval().requires_grad_(False)
-    vae.load_state_dict(weights)
-    return vae, described(config, results) | {"weights": fingerprint(weights)}
 
 
 def described(config: Config, results: dict[str, Any]) -> dict[str, Any]:
