@@ -202,7 +202,8 @@ def main(script: Callable[[], None]) -> None:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except torch.OutOfMemoryError:
-        print("the GPU's memory is full; end what else uses it, or take --device cpu", file=sys.stderr)
+        name = Path(sys.argv[0]).name
+        print(f"{name}: the GPU's memory is full; end what else uses it, or take --device cpu", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         again = (list2cmdline if os.name == "nt" else shlex.join)(["python", *sys.argv])

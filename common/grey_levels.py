@@ -42,10 +42,10 @@ def log_beta_mass(p_x: Beta, x: Tensor, width: float) -> Tensor:
     flip = low > alpha / (alpha + beta)  # by symmetry into the left tail, which is the accurate one
     alpha, beta = torch.where(flip, beta, alpha), torch.where(flip, alpha, beta)
     low, high = torch.where(flip, 1 - high, low), torch.where(flip, 1 - low, high)
-    given = [part.cpu().numpy() for part in (alpha, beta, low, high)]
-    mass = betainc(*given[:2], given[3])
-    inner = given[2] > 0
-    mass[inner] -= betainc(*(part[inner] for part in given[:3]))
+    a, b, lower, upper = (part.cpu().numpy() for part in (alpha, beta, low, high))
+    mass = betainc(a, b, upper)
+    inner = lower > 0
+    mass[inner] -= betainc(a[inner], b[inner], lower[inner])
     mass = torch.from_numpy(mass).to(x.device)
     # far in a tail, where betainc loses its digits and then all: nearly all of the cell's mass lies at the edge that is
     # nearer to the centre, and from there the logarithm of the density falls by about this slope

@@ -77,13 +77,13 @@ def test_a_result_has_the_command_that_makes_it(monkeypatch):
 
 
 def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_without_one(tiny, tmp_path, capsys):
-    cli.train_runs(options(*SMALL, "--data-dir", "/my images"))
+    cli.train_runs(options(*SMALL, "--data-dir", str(tmp_path / "my images")))
     out = capsys.readouterr().out
     assert "epoch   1: ELBO -" in out
     assert "KL " in out
     assert "learning rate 0.002; " in out
     assert f"{RUN} ended after 1 epochs, because --max-epochs is 1" in out
-    assert f'python task_1/reconstruct.py --run {RUN} --dataset mnist5k --data-dir "/my images"' in out
+    assert f'reconstruct.py --run {RUN} --dataset mnist5k --data-dir "{tmp_path / "my images"}"' in out
     path = tmp_path / "data" / "mnist5k" / "results" / f"{RUN}.json"
     first = path.read_text()
     path.unlink()
@@ -188,4 +188,5 @@ def test_full_memory_of_a_gpu_is_one_line(capsys):
 
     code, message = exits([], capsys, full)
     assert code == 1
-    assert message == "the GPU's memory is full; end what else uses it, or take --device cpu\n"
+    assert message.endswith(": the GPU's memory is full; end what else uses it, or take --device cpu\n")
+    assert message.count("\n") == 1
