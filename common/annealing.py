@@ -7,6 +7,7 @@ the weight that it has in the target, however many chains began there.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from common.vae import VAE, Score
 
@@ -17,6 +18,14 @@ from torch.distributions import Normal
 CHAINS, TEMPERATURES, LEAPS, STEP = 16, 80, 4, 0.5  # STEP: of the leapfrog, in standard deviations of q's components
 LogDensity = Callable[[Tensor], Tensor]  # z (C, N, K), of C chains for each of N images, to (C, N)
 Draws = tuple[Tensor, Tensor]  # z (C, N, K) and the logarithms of their weights (C, N)
+
+
+class State(NamedTuple):
+    """Chains z (C, N, K), the logarithms of target and q there, (C, N, 2), and their slopes, (C, N, K, 2)."""
+
+    z: Tensor
+    logs: Tensor
+    slopes: Tensor
 
 
 def log_joint(vae: VAE, x: Tensor, score: Score) -> LogDensity:
@@ -36,31 +45,30 @@ def anneal(target: LogDensity, parts: list[Normal], chains: int = CHAINS, temper
     z = q_z.mean[start] + q_z.stddev[start] * torch.randn_like(q_z.mean[start])
     scale = STEP * q_z.stddev.log().mean(dim=0).exp()  # (N, K); one for all chains of an image, else no exact weights
 
-    def state(z: Tensor) -> list[Tensor]:
-        """z, the logarithms of target and q there, (C, N, 2), and their slopes, (C, N, K, 2)."""
+    def state(z: Tensor) -> State:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             log_q = q_z.log_prob(z.unsqueeze(1)).sum(dim=3).logsumexp(dim=1) - math.log(len(parts))
             values = [target(z), log_q]
             slopes = [torch.autograd.grad(value.sum(), z)[0] for value in values]
-        return [z.detach(), torch.stack(values, dim=-1).detach(), torch.stack(slopes, dim=-1)]
+        return State(z.detach(), torch.stack(values, dim=-1).detach(), torch.stack(slopes, dim=-1))
 
     now, log_w = state(z), torch.zeros(z.shape[:2], device=z.device)
     for step in range(1, temperatures + 1):
-        log_w += (now[1][..., 0] - now[1][..., 1]) / temperatures
+        log_w += (now.logs[..., 0] - now.logs[..., 1]) / temperatures
         now = transition(state, now, scale, torch.tensor([step, temperatures - step], device=z.device) / temperatures)
-    return now[0], log_w
+    return now.z, log_w
 
 
-def transition(state: Callable[[Tensor], list[Tensor]], now: list[Tensor], scale: Tensor, b: Tensor) -> list[Tensor]:
+def transition(state: Callable[[Tensor], State], now: State, scale: Tensor, b: Tensor) -> State:
     """A step of Hamiltonian Monte Carlo, which leaves the density target^b[0] q^b[1] as it is."""
-    end, momentum = now, torch.randn_like(now[0])
-    before = now[1] @ b - momentum.square().sum(dim=2) / 2  # (C, N)
+    end, momentum = now, torch.randn_like(now.z)
+    before = now.logs @ b - momentum.square().sum(dim=2) / 2  # (C, N)
     for _ in range(LEAPS):
-        momentum = momentum + scale / 2 * (end[2] @ b)
-        end = state(end[0] + scale * momentum)
-        momentum = momentum + scale / 2 * (end[2] @ b)
-    taken = torch.rand_like(before).log() < end[1] @ b - momentum.square().sum(dim=2) / 2 - before
+        momentum = momentum + scale / 2 * (end.slopes @ b)
+        end = state(end.z + scale * momentum)
+        momentum = momentum + scale / 2 * (end.slopes @ b)
+    taken = torch.rand_like(before).log() < end.logs @ b - momentum.square().sum(dim=2) / 2 - before
     for old, new in zip(now, end, strict=True):
         old[taken] = new[taken]
     return now

@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import list2cmdline
 from typing import Any, NoReturn
 
-from common.config import TASK_1, Config, constants
+from common.config import TASK_1, Config, foreign
 from common.errors import UsageError, UserError, say
 from common.mnist import ROOT, Mnist, load_mnist
 from common.runs import Source, fingerprint, open_run, save_checkpoint
@@ -62,7 +62,7 @@ def parser(doc: str, **own: tuple[Callable[[str], Any], Any, str]) -> Parser:
 
 def training_parser(doc: str, preset: Config | None = None) -> Parser:
     """An option for each setting but the likelihood, e.g. --latent-dim 2; with a preset its defaults and constants."""
-    others = constants() - constants(preset.likelihood) if preset else set()
+    others = foreign(preset.likelihood) if preset else set()
     mine = [item for item in fields(Config)[1:] if item.name not in others]
     own = {item.name: (item.type, getattr(preset, item.name, item.default), item.metadata["help"]) for item in mine}
     result = parser(doc, **own)
@@ -158,17 +158,23 @@ def require(fits: bool, run: str, what: str) -> None:
         raise UsageError(f"run '{run}' does not fit: this script needs {what}; leave --run out")
 
 
-def train_runs(options: argparse.Namespace) -> None:
-    """Train what the options say, one run for each likelihood, or go on with it; save weights and results."""
+def configs_of(options: argparse.Namespace) -> list[Config]:
+    """The settings that the options say, for each likelihood. Raises UsageError for those that make no sense."""
     settings = {item.name: getattr(options, item.name, item.default) for item in fields(Config)[1:]}
-    configs = [Config(likelihood, **settings) for likelihood in options.likelihood]  # refused before any is trained
+    return [Config(likelihood, **settings) for likelihood in options.likelihood]
+
+
+def train_runs(options: argparse.Namespace) -> None:
+    """What task_1/train.py does, for each likelihood."""
+    configs = configs_of(options)  # refused before any is trained
     mnist, source, device = prepare(options)
     for config in configs:
-        train_run(config, mnist, Source(source.dataset, config.command, options.data_dir), device)
+        train_run(config, mnist, source, device)
 
 
 def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None:
-    run, folder = config.run, source.home.runs / config.run
+    """Train a run, or go on with it, until its end; save weights and results, and say what happened."""
+    run, folder, source = config.run, source.home.runs / config.run, source.by(config.command)
     with open_run(folder):
         results, weights = train(config, mnist, folder, device)
         content = {"run": run, "dataset": mnist.name, "config": config.to_dict(), "weights": weights}
@@ -176,7 +182,7 @@ def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None
         source.weights[run] = fingerprint(weights)
         source.save(run, results)
     epochs, best, test = len(results["history"]) - 1, results["best_epoch"], results["test"]
-    reason = f"--max-epochs is {config.max_epochs}" + " and it had more already" * (epochs > config.max_epochs)
+    reason = f"--max-epochs is {config.max_epochs}{' and it had more already' if epochs > config.max_epochs else ''}"
     if results["stopped_by"] == "patience":
         reason = f"its validation ELBO reached plateau {config.drops + 1}"
     say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")

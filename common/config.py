@@ -55,7 +55,7 @@ class Config:
                 wanted += f" and below {limits['below']:g}" if limits["below"] < math.inf else " and finite"
                 raise UsageError(f"{item.name} is {value}, expected {wanted}")
         for name in self.changed():
-            if name in constants() - constants(self.likelihood):
+            if name in foreign(self.likelihood):
                 raise UsageError(f"{name} is no setting of '{self.likelihood}'; leave it out, or name a likelihood")
 
     def changed(self) -> dict[str, Any]:
@@ -102,13 +102,13 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Without the constants of other likelihoods, whose defaults may change."""
-        others = constants() - constants(self.likelihood)
+        others = foreign(self.likelihood)
         return {name: value for name, value in asdict(self).items() if name not in others}
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         """What differs from what to_dict gave before, but for max_epochs; a setting that is newer had its default."""
         then = {item.name: item.default for item in fields(self)} | stored
-        others = constants() - constants(self.likelihood) | {"max_epochs"}
+        others = foreign(self.likelihood) | {"max_epochs"}
         return sorted(name for name in then.keys() - others if then[name] != getattr(self, name, None))
 
 
@@ -116,6 +116,11 @@ def constants(likelihood: str | None = None) -> set[str]:
     """The names of the settings that a likelihood is built with; of all of them if none is named."""
     names = LIKELIHOODS if likelihood is None else [likelihood]
     return {parameter for name in names for parameter in inspect.signature(LIKELIHOODS[name]).parameters}
+
+
+def foreign(likelihood: str) -> set[str]:
+    """The names of the settings that other likelihoods are built with, but not this one."""
+    return constants() - constants(likelihood)
 
 
 TASK_1 = Config("gaussian")

@@ -58,11 +58,15 @@ class Source:
     """What a result or figure is made from: the data set, the command, and the weights that were loaded for it."""
 
     def __init__(self, dataset: str, command: str, data_dir: Path | None = None):
-        self.dataset, self.command = dataset, command
+        self.dataset, self.command, self.data_dir = dataset, command, data_dir
         self.home = home(dataset)
         self.weights: dict[str, str] = {}  # fingerprints by run
         self.option = "" if dataset == "mnist" else f" --dataset {dataset}"  # what other commands need to use it, too
         self.option += f' --data-dir "{data_dir.expanduser().absolute()}"' if data_dir else ""
+
+    def by(self, command: str) -> "Source":
+        """The same for what another command makes."""
+        return Source(self.dataset, command, self.data_dir)
 
     def load(self, run: str, results: str | None = None) -> dict[str, Any]:
         """The checkpoint of a trained model. Raises CheckpointError if there is none, if it is damaged, or if its

@@ -10,6 +10,7 @@ from typing import Any
 
 from common.config import Config
 from common.errors import CheckpointError, UserError, say
+from common.evaluation import mean_and_se
 from common.mnist import Mnist
 from common.runs import load_checkpoint, save_checkpoint
 from common.vae import ELBO, VAE, Score, elbo, start_from_marginals
@@ -211,7 +212,6 @@ def summary(
     config: Config, mnist: Mnist, history: list[dict[str, Any]], stopping: EarlyStopping, on_test: ELBO
 ) -> dict[str, Any]:
     """An ended training as it stands in report/results/<run>.json; on_test: each test image's ELBO, best weights."""
-    standard_error = on_test.elbo.double().std().item() / len(on_test.elbo) ** 0.5
     return {
         "run": config.run,
         "dataset": mnist.name,
@@ -223,7 +223,7 @@ def summary(
         "history": history,
         "best_epoch": max(history, key=lambda row: row["val"]["elbo"])["epoch"],
         "stopped_by": "patience" if stopping.stop else "max_epochs",
-        "test": {"elbo_se": standard_error, **means(on_test)},
+        "test": {"elbo_se": mean_and_se(on_test.elbo)["se"], **means(on_test)},
         "seconds": sum(row["seconds"] for row in history),
         "versions": {package: version(package) for package in ("torch", "torchvision", "numpy", "matplotlib")},
         "threads": torch.get_num_threads(),

@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--studies", action="store_true", help="make the studies, too, where not as wanted")
     parser.add_argument("--zip", action="store_true", help="write the submission, too")
     options = parser.parse_args()
-    make(ANSWERS * options.all + STUDIES * options.studies)
+    make((ANSWERS if options.all else []) + (STUDIES if options.studies else []))
     build_pdf()
     if options.zip:
         build_zip()

@@ -19,10 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
 from common.config import TASK_1
+from common.errors import say
 
 
 def main() -> None:
-    cli.train_runs(cli.training_parser(__doc__, TASK_1).parse_args())
+    options = cli.training_parser(__doc__, TASK_1).parse_args()
+    (config,) = cli.configs_of(options)
+    mnist, source, device = cli.prepare(options)
+    say(f"{len(mnist.train.x)} + {len(mnist.val.x)} training and validation images, {len(mnist.test.x)} test images")
+    cli.train_run(config, mnist, source, device)  # the training itself: train in common/training.py
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main() -> None:
     options = cli.run_parser(__doc__, *others).parse_args()
     mnist = cli.prepare(options)[0]
     for run in options.run:
-        options.run = run
+        options.run = run  # so each run's figures carry their own command, and start from the seed, alone or not
         device, source = cli.settle(options), cli.source_of(options, mnist.name)
         vae, x = source.vae(run, device), mnist.test.x[:32]
         likelihood = vae.likelihood
