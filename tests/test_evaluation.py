@@ -4,7 +4,7 @@ import math
 
 from common import evaluation as ev
 from common.annealing import anneal, log_joint, resampled
-from common.grey_levels import LEVELS
+from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS, CategoricalLikelihood
 from common.runs import Source
 from common.training import evaluate
@@ -29,6 +29,15 @@ def test_bits_per_dimension():
         "mean": pytest.approx(8.0),
         "se": pytest.approx(0.0),
     }
+
+
+def test_level_frequencies_are_counts_and_never_zero(images):
+    found = level_frequencies(images)
+    torch.testing.assert_close(found.sum(dim=0), torch.ones(1, 28, 28))
+    for row, column in ((0, 0), (13, 27)):
+        levels = (images[:, 0, row, column] * 255).round().long()
+        expected = (torch.bincount(levels, minlength=LEVELS) + 1 / LEVELS) / (len(images) + 1)
+        torch.testing.assert_close(found[:, 0, row, column], expected)
 
 
 @pytest.mark.parametrize("k", [3, 32, 51, 255])
