@@ -20,15 +20,13 @@ from task_4 import inference
 
 import pytest
 import torch
-from conftest import GREY, INDEPENDENT, linear_vae, small_vae
+from conftest import GREY, INDEPENDENT, linear_vae, posterior_of, small_vae
 from torch.distributions import LowRankMultivariateNormal, Normal, kl_divergence
 
 
-def test_bits_per_dimension():
-    assert ev.mean_and_se(ev.bits_per_dimension(torch.full((10,), -784 * math.log(256.0)))) == {
-        "mean": pytest.approx(8.0),
-        "se": pytest.approx(0.0),
-    }
+def test_bits_per_dimension_and_their_standard_error():
+    bits = ev.bits_per_dimension(-784 * math.log(256.0) * torch.tensor([0.5, 1.5] * 8))  # 4 and 12
+    assert ev.mean_and_se(bits) == pytest.approx({"mean": 8.0, "se": 4 / 15**0.5})
 
 
 def test_level_frequencies_are_counts_and_never_zero(images):
@@ -86,6 +84,7 @@ def test_calibration_is_the_mean_distance_over_bins():
 @pytest.mark.parametrize("name", GREY)
 def test_predictions_of_all_levels_of_a_pixel_sum_to_one(name, images):
     vae = small_vae(name).requires_grad_(False)
+    vae.decoder.bias.normal_(std=1.5)
     mass = ev.grey_mass(vae.likelihood if name in INDEPENDENT else vae.likelihood.pixel, images)
     every = torch.stack(predict(vae, mass, images[:2], [[level] for level in range(LEVELS)]))
     torch.testing.assert_close(
@@ -105,26 +104,20 @@ def test_fitted_mixture_finds_groups_and_gains_over_one_gaussian():
 
 
 def test_variants_go_on_from_rows_of_the_same_command_and_classifier_alone(source):
-    source.weights["classifier"] = "a"
+    source.weights, command = {"classifier": "a"}, source.command
     assert rows_so_far(source) == {}
-    Source("mnist", source.command).save("variants", {"rows": {"x": 1}})
-    assert rows_so_far(source) == {}  # judged by no classifier
-    source.command += ", 1 of 3 variants"
-    source.save("variants", {"rows": {"x": 1}})
-    source.command = source.command.split(",")[0]
-    assert rows_so_far(source) == {"x": 1}
-    (source.home.results / "variants.json").write_text("<<<<<<< HEAD")
+    for made_by, weights, rows in (
+        (command, {}, {}),  # judged by no classifier
+        (f"{command}, 1 of 3 variants", {"classifier": "a"}, {"x": 1}),
+        (command, {"classifier": "b"}, {}),
+        (f"{command} --max-epochs 1", {"classifier": "a"}, {}),
+    ):
+        other = Source("mnist", made_by)
+        other.weights = weights
+        path = other.save("variants", {"rows": {"x": 1}})
+        assert rows_so_far(source) == rows
+    path.write_text("<<<<<<< HEAD")
     assert rows_so_far(source) == {}
-    source.weights["classifier"] = "b"
-    assert rows_so_far(source) == {}
-    source.weights["classifier"], source.command = "a", source.command + " --max-epochs 1"
-    assert rows_so_far(source) == {}
-
-
-def posterior_of(x, directions):
-    """p(Z|x) of the linear model, whose directions are orthogonal."""
-    variance = 1 / (1 + directions.square().sum(0) / 0.09)
-    return Normal((x.flatten(1) - 0.5) @ directions / 0.09 * variance, variance.sqrt().expand(len(x), -1))
 
 
 def each_log_joint(vae, x, z):
@@ -134,7 +127,7 @@ def each_log_joint(vae, x, z):
 
 def test_quadrature_is_exact_for_a_linear_model(monkeypatch):
     monkeypatch.setattr(posterior, "log_joint_table", each_log_joint)  # that of the study is for the Bernoulli model
-    vae, directions, exact = linear_vae(torch.tensor([3.0, 1.0]))
+    vae, directions, exact = linear_vae(3.0, 1.0)
     x = exact.sample((5,)).clamp(0, 1).view(5, 1, 28, 28)
     log_p = exact.log_prob(x.flatten(1)).double()
     axis = torch.arange(-5, 5, 0.1)
@@ -163,7 +156,7 @@ def test_all_images_on_the_plane_by_one_matrix_product(images):
 
 def test_annealing_finds_posterior_and_evidence_from_a_poor_start():
     """On the left half of a linear model, from components that are too wide and off; the worse of them counts less."""
-    vae, directions, exact = linear_vae(torch.tensor([3.0, 2.0]))
+    vae, directions, exact = linear_vae(3.0, 2.0)
     x = exact.sample((4,)).clamp(0, 1).view(4, 1, 28, 28)
     chosen = LEFT.flatten()
     half = LowRankMultivariateNormal(torch.full((392,), 0.5), directions[chosen], torch.full((392,), 0.09))

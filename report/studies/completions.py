@@ -52,7 +52,7 @@ def main() -> None:
     p_y |= {"left_classifier": net_left(x_left).softmax(dim=1), "original": net(test.x).softmax(dim=1)}
     nats, entropy = log_p_left - scores["log_p"], torch.special.entr(p_y["draws"]).sum(dim=1)
     squared_error = {name: right((test.x - guess).square()) for name, guess in guesses.items()}
-    log_loss = {name: -p[range(len(p)), test.y].clamp_min(1 - SURE).log() for name, p in p_y.items()}
+    log_loss = {name: -p[range(len(p)), test.y].clamp(1 - SURE, SURE).log() for name, p in p_y.items()}
     results = {
         "images": len(test.x),
         "chains": CHAINS,
@@ -65,7 +65,7 @@ def main() -> None:
         "label_log_loss": beside_draws(log_loss),
         "label_entropy": {"draws": mean_and_se(entropy)},
         **failures(scores, nats, test.x),
-        "check": check(vae, test.x[::CHECKED], log_p_left[::CHECKED]),
+        "check": check(vae, test.x[::CHECKED], log_p_left[::CHECKED], scores["log_p"][::CHECKED]),
     }
     source.save(f"completions-{options.run}", results)
     for name, by in (("worst", nats), ("several", entropy)):
@@ -115,7 +115,7 @@ def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
     _, both = anneal(log_joint(vae, x, whole), [q_seen], CHAINS // 2, TEMPERATURES // 2)  # one narrow mode: easier
     left_best, left_by_psi = (log_weights(vae, x, q_z, SAMPLES, left) for q_z in (q_left[0], q_seen))
     by_encoder, by_psi = (log_weights(vae, x, q_z, SAMPLES, whole).mean(dim=0) for q_z in (vae.q_z(x), q_seen))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # other draws do not depend on these
         z_psi = infer(vae, x, mask)[0].psi.q_z().sample((CHAINS,))  # of task_4/complete.py's q(Z|Psi*)
         shown = torch.where(mask, x, vae.likelihood.show(vae.p_x(z_psi[0])))  # ... and what it draws
     image, p_y = mean_completion(vae, x, net, z, log_w.softmax(dim=0))
@@ -165,9 +165,10 @@ def failures(scores: dict[str, Tensor], nats: Tensor, x: Tensor) -> dict[str, ob
     }
 
 
-def check(vae: VAE, x: Tensor, log_p_left: Tensor) -> dict[str, object]:
-    """log p(x_L) by annealing beside importance sampling, and with twice the chains and temperatures."""
-    mask, sampled, doubled = LEFT.to(x.device), [], []
+def check(vae: VAE, x: Tensor, log_p_left: Tensor, log_p: Tensor) -> dict[str, object]:
+    """log p(x_L) by annealing beside importance sampling; it and log p(x_L, x_R) with twice the chains and
+    temperatures."""
+    mask, sampled, doubled, both = LEFT.to(x.device), [], [], []
     for part in tqdm(x.split(BLOCK), desc="check"):
         q_z = [one.psi.q_z() for one in infer(vae, part, mask, keep=KEEP)]
         target = log_joint(vae, part, masked(vae.likelihood.log_prob, mask))
@@ -177,11 +178,15 @@ def check(vae: VAE, x: Tensor, log_p_left: Tensor) -> dict[str, object]:
             z = proposal.sample((BLOCK,))
             weights.append(target(z) - proposal.log_prob(z))
         sampled.append(importance_bound(torch.cat(weights)))
+        with torch.random.fork_rng():  # other draws do not depend on these
+            whole = log_joint(vae, part, whole_score(vae.likelihood, mask))
+            both.append(importance_bound(anneal(whole, [infer(vae, part)[0].psi.q_z()])[1]))
     return {
         "images": len(x),
         "draws": CHECK_DRAWS,
         "importance_minus_annealed": mean_and_se(torch.cat(sampled) - log_p_left),
         "doubled_minus_annealed": mean_and_se(torch.cat(doubled) - log_p_left),
+        "both_doubled_minus_annealed": mean_and_se(torch.cat(both) - log_p),
     }
 
 

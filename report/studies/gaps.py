@@ -52,7 +52,7 @@ def measured(vae: VAE, x: Tensor) -> dict[str, object]:
         "images": len(x),
         "elbo_psi": with_streams(elbo[:-1]),
         "elbo_encoder": mean_and_se(elbo[-1]),
-        "gap": with_streams(gap),
+        "gap": with_streams(gap) | {"median": gap.mean(dim=0).median().item()},
         "encoder_better_by_two_errors": (gap < -2 * error).double().mean(dim=1).tolist(),
         "steps": steps.mean().item(),
         "capped": int((steps >= inference.WINDOW * inference.MAX_WINDOWS).sum()),

@@ -37,7 +37,9 @@ def main() -> None:
         nearest = torch.cdist(x[:NEAREST].flatten(1), mnist.train.x.flatten(1)).amin(dim=1)
         return {"nearest": mean_and_se(nearest), "inception_score": inception_score(classifier(x).softmax(dim=1))}
 
-    scale = {"frechet": {"mean": frechet_distance(classifier.features(mnist.val.x), real)}, **looks(mnist.val.x)}
+    both = {"train": mnist.train.spread(n).x, "val": mnist.val.x}
+    scale = {name: {"frechet": {"mean": frechet_distance(classifier.features(x), real)}} for name, x in both.items()}
+    scale["val"] |= looks(mnist.val.x)
     results = {"images": n, "draws": options.draws, "real": scale, "models": {}}
     for config in tqdm(source.trained(CHOICES + LEARNED), desc="models"):
         vae = source.vae(config.run, device)
