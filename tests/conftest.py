@@ -65,12 +65,6 @@ def own_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def place(own_folders):
-    """The folders of MNIST."""
-    return runs.home("mnist")
-
-
-@pytest.fixture
 def source():
     return Source("mnist", "task_1/a.py")
 
@@ -89,7 +83,7 @@ def mnist5k():
 
 @pytest.fixture
 def real_mnist(monkeypatch):
-    monkeypatch.setattr(mnist, "_download", lambda _: (_ for _ in ()).throw(OSError("no test needs the network")))
+    monkeypatch.setattr(mnist, "_download", raising(OSError("no test needs the network")))
     try:
         return mnist.load_mnist("mnist")
     except DataError as error:
@@ -108,6 +102,15 @@ def config():
     return Config("bernoulli", **SMALL, batch_size=16, epoch_images=50, max_epochs=3)
 
 
+def raising(error):
+    """A function that does nothing else."""
+
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
 def small_vae(likelihood: str) -> VAE:
     return VAE(LIKELIHOODS[likelihood](), **SMALL).eval()
 
@@ -121,21 +124,23 @@ class Linear(Likelihood):
         return Normal(raw, 0.3)
 
 
-class LinearDecoder(nn.Module):
-    def __init__(self, directions):
-        super().__init__()
-        self.directions = directions
-
-    def forward(self, z):
-        return (z @ self.directions.T + 0.5).view(-1, 1, 28, 28)
-
-
-def linear_vae(lengths):
+def linear_vae(*lengths):
     """A model with orthogonal directions of such lengths, so that q can be exact; the directions; the exact p(X)."""
-    vae = VAE(Linear(), **SMALL | {"latent_dim": len(lengths)}).eval().requires_grad_(False)
-    directions = torch.linalg.qr(torch.randn(784, len(lengths))).Q * lengths
-    vae.decoder = LinearDecoder(directions)
-    return vae, directions, LowRankMultivariateNormal(torch.full((784,), 0.5), directions, torch.full((784,), 0.09))
+    vae = VAE(Linear(), **SMALL | {"latent_dim": len(lengths)}).eval()
+    directions = torch.linalg.qr(torch.randn(784, len(lengths))).Q * torch.tensor(lengths)
+    vae.decoder = nn.Sequential(nn.Linear(len(lengths), 784), nn.Unflatten(1, (1, 28, 28)))
+    vae.decoder[0].weight.data, vae.decoder[0].bias.data = directions, torch.full((784,), 0.5)
+    return (
+        vae.requires_grad_(False),
+        directions,
+        LowRankMultivariateNormal(torch.full((784,), 0.5), directions, torch.full((784,), 0.09)),
+    )
+
+
+def posterior_of(x, directions):
+    """p(Z|x) of the linear model, whose directions are orthogonal."""
+    variance = 1 / (1 + directions.square().sum(0) / 0.09)
+    return Normal((x.flatten(1) - 0.5) @ directions / 0.09 * variance, variance.sqrt().expand(len(x), -1))
 
 
 @pytest.fixture(scope="session")

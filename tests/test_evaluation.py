@@ -1,9 +1,11 @@
 """The measures: against formulas, and as probabilities."""
 
 import math
+from types import SimpleNamespace
 
 from common import evaluation as ev
 from common.annealing import anneal, log_joint, resampled
+from common.config import FAVOURITE
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS, CategoricalLikelihood
 from common.runs import Source
@@ -16,6 +18,7 @@ from report.studies.pixel_levels import calibration, predict
 from report.studies.posterior import exact_elbo, moments, refined
 from report.studies.samples import fitted
 from report.studies.variants import rows_so_far
+from task_2 import compare
 from task_4 import inference
 
 import pytest
@@ -55,6 +58,20 @@ def test_the_elbo_behind_the_bits_has_its_kl_term(images):
     torch.testing.assert_close(found.kl, kl_divergence(vae.q_z(images), Normal(0.0, 1.0)).sum(1))
     assert torch.equal(found.elbo, found.log_likelihood - found.kl)
     assert (found.kl > 0).all()
+
+
+def test_bits_of_the_comparison_are_those_of_both_parts(source, tiny_mnist, monkeypatch):
+    given = SimpleNamespace(images=4), tiny_mnist, source, "cpu"
+    monkeypatch.setattr(compare.cli, "with_data", lambda doc, images: given)
+    monkeypatch.setattr(source, "trained", lambda configs: [FAVOURITE])
+    monkeypatch.setattr(source, "vae", lambda run, device: small_vae("inflated").requires_grad_(False))
+    compare.main()
+    found, alone = (source.results("comparison")["models"][name] for name in (FAVOURITE.run, "no latents"))
+    parts = {name: found[name]["mean"] for name in ("elbo", "reconstruction", "kl")}
+    assert parts["elbo"] == pytest.approx(parts["reconstruction"] + parts["kl"], abs=2e-5)  # of six digits
+    assert parts["kl"] > 1e-4
+    assert found["importance_weighted"]["saves"]["mean"] > 0
+    assert alone["above_favourite"]["mean"] == pytest.approx(alone["elbo"]["mean"] - parts["elbo"], rel=1e-4)
 
 
 def test_frechet_distance_of_gaussians_is_the_formula():

@@ -18,30 +18,17 @@ def cells(figure, columns):
     return [picture[y : y + 28, x : x + 28] for y, x in corners]
 
 
-def test_reconstruction_i_stands_right_beside_image_i_and_upright():
-    x, x_new = torch.rand(32, 1, 28, 28), torch.rand(32, 1, 28, 28)
-    grid = cells(pairs_grid(x, x_new), 8)
-    assert len(grid) == 64
-    for i in range(32):
-        np.testing.assert_array_equal(grid[2 * i], x[i, 0])
-        np.testing.assert_array_equal(grid[2 * i + 1], x_new[i, 0])
-
-
-def test_columns_stand_in_their_order_under_their_heads():
-    columns = [torch.rand(4, 1, 28, 28) for _ in range(3)]
+def test_columns_stand_in_their_order_under_their_heads_upright_and_in_true_greys():
+    columns = list(torch.rand(3, 32, 1, 28, 28))
     figure = columns_grid(columns, ["x", "x'", "x''"], numbered=True)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["x", "x'", "x''"]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1", "2", "3", "4"]
-    for i, cell in enumerate(cells(figure, 3)):
-        np.testing.assert_array_equal(cell, columns[i % 3][i // 3, 0])
-
-
-def test_greys_are_not_stretched():
-    figure = image_grid(torch.full((4, 1, 28, 28), 0.5), columns=2)
-    (picture,) = figure.axes[0].images
-    assert picture.get_clim() == (0, 1)
-    assert picture.get_cmap().name == "gray"
-    assert picture.origin == "upper"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [str(i + 1) for i in range(32)]
+    picture = figure.axes[0].images[0]
+    assert (picture.get_clim(), picture.get_cmap().name, picture.origin) == ((0, 1), "gray", "upper")
+    for grid, kinds in ((cells(figure, 3), 3), (cells(pairs_grid(*columns[:2]), 8), 2)):
+        assert len(grid) == 32 * kinds
+        for i, cell in enumerate(grid):
+            np.testing.assert_array_equal(cell, columns[i % kinds][i // kinds, 0])
 
 
 def test_curves_show_both_parts_the_best_epoch_and_the_drops():

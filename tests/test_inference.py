@@ -101,8 +101,3 @@ def test_the_study_follows_the_same_optimisations_further(vae, images, mask, mon
     ends = [course.path[stop - PATIENCE - 1 : stop, i].mean(dim=0) for i, stop in enumerate(course.stop.tolist())]
     expected = torch.cat([*found.psi, found.objective.unsqueeze(1)], dim=1)
     torch.testing.assert_close(torch.stack(ends), expected, atol=1e-3, rtol=1e-3)
-
-
-def test_what_is_no_image_is_refused(vae, images):
-    with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
-        infer(vae, images * 255)

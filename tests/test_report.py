@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from types import SimpleNamespace
 
@@ -267,3 +268,15 @@ def test_results_in_the_readme_are_those_of_the_runs():
         or subprocess.run(["git", "diff", "--quiet", "HEAD", "--", path], cwd=ROOT).returncode != 1
     ):
         assert f"**{read_json(path)['seconds_to_published_objective']:.0f} s**" in readme
+
+
+def test_all_makes_the_answers_and_studies_the_rest(monkeypatch):
+    made = []
+    monkeypatch.setattr(build, "make", made.append)
+    monkeypatch.setattr(build, "build_pdf", lambda: made.append("pdf"))
+    monkeypatch.setattr(build, "build_zip", lambda: made.append("zip"))
+    for options, steps in (("--all", build.ANSWERS), ("--studies --zip", build.STUDIES), ("", [])):
+        monkeypatch.setattr(sys, "argv", ["build.py", *options.split()])
+        build.main()
+        assert made == [steps, "pdf"] + ["zip"] * options.endswith("zip")
+        made.clear()

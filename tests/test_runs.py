@@ -1,14 +1,13 @@
 """Files: whole or not at all, checked when read, and of one training."""
 
 import errno
+import io
 import json
 import math
 import os
 import pickle
-import re
 import subprocess
 import sys
-import textwrap
 import zipfile
 
 from common import runs
@@ -18,7 +17,7 @@ from common.runs import Source, fingerprint, load_checkpoint, open_run, read_jso
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, raising
 
 KEYS = {"weights"}
 
@@ -30,42 +29,16 @@ def path(tmp_path):
     return path
 
 
-def store(place, config, path=None, results=True):
+def store(config, path=None, results=True):
     """A model and the results that belong to it."""
-    vae = config.make_vae()
+    vae, source = config.make_vae(), Source("mnist", config.command)
     content = {"run": config.run, "dataset": "mnist", "config": config.to_dict(), "weights": vae.state_dict()}
-    path = path or place.runs / config.run / "model.pt"
+    path = path or source.home.runs / config.run / "model.pt"
     save_checkpoint(path, content)
     if results:
-        source = Source("mnist", config.command)
         source.weights[config.run] = fingerprint(vae.state_dict())
         source.save(config.run, {})
     return vae, path
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "flipped byte"])
-def test_damaged_files_are_named(path, damage):
-    content = bytearray(path.read_bytes())
-    if damage == "flipped byte":
-        with zipfile.ZipFile(path) as archive:
-            data = max(archive.infolist(), key=lambda item: item.file_size)
-        content[data.header_offset + data.file_size // 2] ^= 1
-    damaged = {"truncated": content[: len(content) // 2], "empty": b"", "text": b"hello"}
-    path.write_bytes(damaged.get(damage, content))
-    with pytest.raises(CheckpointError, match=r"x\.pt.*delete"):
-        load_checkpoint(path, KEYS)
-
-
-def test_older_format_and_wrong_keys_are_refused(path):
-    assert torch.equal(load_checkpoint(path, KEYS)["weights"]["a"], torch.arange(1000.0))
-    with pytest.raises(CheckpointError, match=r"expected.*'history'"):
-        load_checkpoint(path, {"history"})
-    torch.save({"format": 0, "weights": {}}, path)
-    with pytest.raises(CheckpointError, match="format is 0"):
-        load_checkpoint(path, KEYS)
-    torch.save([1, 2], path)
-    with pytest.raises(CheckpointError, match="format is None"):
-        load_checkpoint(path, KEYS)
 
 
 class Bomb:
@@ -73,20 +46,43 @@ class Bomb:
         return (os.mkdir, ("bombed",))
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_foreign_pickle_is_not_executed(tmp_path, monkeypatch, zipped):
-    monkeypatch.chdir(tmp_path)
-    if zipped:
-        torch.save({"format": runs.FORMAT, "weights": Bomb()}, "x.pt")
-    else:
-        (tmp_path / "x.pt").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(CheckpointError, match=r"x\.pt"):
-        load_checkpoint(tmp_path / "x.pt", KEYS)
-    assert not (tmp_path / "bombed").exists()
+def flipped(content):
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        data = max(archive.infolist(), key=lambda item: item.file_size)
+    at = data.header_offset + data.file_size // 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
-def test_model_comes_back_in_eval_mode_and_frozen_and_leaves_its_fingerprint(place, config, source):
-    vae, _ = store(place, config)
+def saved(content):
+    torch.save(content, file := io.BytesIO())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda content: content[: len(content) // 2], "delete"),
+        (lambda content: b"", "delete"),
+        (lambda content: b"hello", "delete"),
+        (flipped, "delete"),
+        (lambda content: saved({"format": 0, "weights": {}}), "format is 0"),
+        (lambda content: saved([1, 2]), "format is None"),
+        (lambda content: saved({"format": runs.FORMAT}), r"expected \['weights'\]"),
+        (lambda content: saved({"format": runs.FORMAT, "weights": Bomb()}), "delete"),
+        (lambda content: pickle.dumps(Bomb()), "delete"),
+    ],
+)
+def test_a_file_that_is_damaged_or_foreign_is_named_and_not_executed(path, damage, says, monkeypatch):
+    assert torch.equal(load_checkpoint(path, KEYS)["weights"]["a"], torch.arange(1000.0))
+    monkeypatch.chdir(path.parent)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match=rf"x\.pt.*{says}"):
+        load_checkpoint(path, KEYS)
+    assert not (path.parent / "bombed").exists()
+
+
+def test_model_comes_back_in_eval_mode_and_frozen_and_leaves_its_fingerprint(config, source):
+    vae, _ = store(config)
     loaded = source.vae(config.run)
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
@@ -94,8 +90,8 @@ def test_model_comes_back_in_eval_mode_and_frozen_and_leaves_its_fingerprint(pla
     assert source.stamp() == {"command": source.command, "weights": {config.run: fingerprint(vae.state_dict())}}
 
 
-def test_weights_of_other_settings_or_shapes_are_refused(place, config, source):
-    _, path = store(place, config)
+def test_weights_of_other_settings_or_shapes_are_refused(config, source):
+    _, path = store(config)
     content = torch.load(path, weights_only=True)
     torch.save(content | {"config": content["config"] | {"weight_decay": 0.5}}, path)  # a default has changed since
     with pytest.raises(CheckpointError, match=r"trained with other settings \(weight_decay\); train it with"):
@@ -108,46 +104,28 @@ def test_weights_of_other_settings_or_shapes_are_refused(place, config, source):
         source.vae(config.run)
 
 
-def test_fault_37_weights_and_numbers_of_different_trainings_are_refused_by_name(place, config, source):
-    shipped, _ = store(place, config, place.shipped / f"{config.run}.pt")
+def test_fault_37_weights_and_numbers_of_different_trainings_are_refused_by_name(config, source):
+    shipped, _ = store(config, source.home.shipped / f"{config.run}.pt")
     torch.manual_seed(1)
-    _, own = store(place, config, results=False)  # as after "git checkout .": own weights, shipped numbers
+    _, own = store(config, results=False)  # as after "git checkout .": own weights, shipped numbers
     with pytest.raises(CheckpointError, match=rf"model\.pt and .*{config.run}\.json are of different trainings"):
         source.vae(config.run)
     own.unlink()  # the shipped model stands in until there is an own one
     assert fingerprint(source.vae(config.run).state_dict()) == fingerprint(shipped.state_dict())
-    mine, _ = store(place, config)
+    mine, _ = store(config)
     assert fingerprint(source.vae(config.run).state_dict()) == fingerprint(mine.state_dict())
     own.unlink()  # as after deleting data/runs: shipped weights, own numbers
     with pytest.raises(CheckpointError, match=rf"{config.run}\.pt and .* different trainings.*train it with: python"):
         source.vae(config.run)
 
 
-def test_missing_run_says_which_there_are_and_how_to_train_it(place, config, source):
-    store(place, config, results=False)
+def test_missing_run_says_which_there_are_and_how_to_train_it(config, source):
+    store(config, results=False)
     with pytest.raises(CheckpointError, match=rf"{config.run}\.json: not a readable result"):
         source.vae(config.run)
-    with pytest.raises(CheckpointError, match=f"no trained run 'beta-k16'; there are: {config.run}; train it with: "):
-        source.vae("beta-k16")
-
-
-@pytest.mark.parametrize(
-    ("run", "command"),
-    [
-        ("gaussian-k32", "python task_1/train.py"),
-        ("beta-k16-eps=1e-05", "python task_2/train.py --likelihood beta --latent-dim 16 --eps 1e-05"),
-        ("bernoulli-k32-seed=1", "python task_2/train.py --likelihood bernoulli --seed 1"),
-        (TASK_3.run, "python task_3/train.py"),
-    ],
-)
-def test_a_run_that_is_missing_comes_with_the_command_that_trains_it(run, command, source):
-    with pytest.raises(CheckpointError, match=f"train it with: {re.escape(command)}( --dataset mnist5k)?$"):
-        source.vae(run)
-
-
-def test_a_name_that_stands_for_no_run_is_refused(source):
-    with pytest.raises(UsageError, match="no run is named 'nonsense'; a name is like gaussian-k32"):
-        source.vae("nonsense")
+    command = "train it with: python task_2/train.py --likelihood beta --latent-dim 16 --eps 1e-05"
+    with pytest.raises(CheckpointError, match=f"no trained run '.*'; there are: {config.run}; {command}$"):
+        source.vae("beta-k16-eps=1e-05")
 
 
 def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
@@ -163,6 +141,10 @@ def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
     assert config.differences(config.to_dict() | {"a setting that is gone": 1}) == ["a setting that is gone"]
     assert Config("gaussian", max_epochs=1).run == "gaussian-k32"  # it may go on
     assert Config("gaussian", max_epochs=1).command == "task_1/train.py --max-epochs 1"
+    assert Config("bernoulli", seed=1).command == "task_2/train.py --likelihood bernoulli --seed 1"
+    assert TASK_3.command == "task_3/train.py"
+    with pytest.raises(UsageError, match="no run is named 'nonsense'; a name is like gaussian-k32"):
+        Config.of_run("nonsense")
     with pytest.raises(UsageError, match="eps is no setting of 'gaussian'"):
         Config("gaussian", eps=1e-3)
     with pytest.raises(UsageError, match="'poisson', expected one of gaussian, beta"):
@@ -176,29 +158,24 @@ def test_saved_on_a_gpu_loaded_without(path):
 
 
 def test_killed_while_saving_the_previous_checkpoint_loads(path):
-    script = f"""
-        import sys; sys.path.insert(0, {str(ROOT)!r})
-        import torch
-        from pathlib import Path
-        from common.runs import save_checkpoint
-        print("ready", flush=True)
-        while True:
-            save_checkpoint(Path({str(path)!r}), {{"weights": {{"a": torch.ones(2_000_000)}}}})
-    """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
-    process.stdout.readline()
-    while not list(path.parent.glob("*.tmp")):
-        assert process.poll() is None
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    program = (
+        "import torch; from pathlib import Path; from common.runs import save_checkpoint\n"
+        "print('ready', flush=True)\n"
+        "while True: save_checkpoint(Path('x.pt'), {'weights': {'a': torch.ones(2_000_000)}})"
+    )
+    command, environment = [sys.executable, "-c", program], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=path.parent, env=environment) as process:
+        process.stdout.readline()
+        while not list(path.parent.glob("*.tmp")):
+            assert process.poll() is None
+        process.kill()
     assert load_checkpoint(path, KEYS)["weights"]["a"].numel() in (1000, 2_000_000)
 
 
-def test_results_refuse_nan_and_have_no_noise_digits(place, source):
+def test_results_refuse_nan_and_have_no_noise_digits(source):
     with pytest.raises(ValueError, match="JSON compliant"):
         source.save("x", {"value": [math.nan]})
-    assert not (place.results / "x.json").exists()
+    assert not (source.home.results / "x.json").exists()
     path = source.save("x", {"value": 1 / 3, "n": 7})
     assert json.loads(path.read_text())["value"] == source.results("x")["value"] == 0.333333
     with pytest.raises(CheckpointError, match="no results of 'y'"):
@@ -206,15 +183,11 @@ def test_results_refuse_nan_and_have_no_noise_digits(place, source):
 
 
 @pytest.mark.parametrize("content", ["", "<<<<<<< HEAD\n{}", "[]", '{"source": {}}', '{"a": 1}'])
-def test_fault_43_a_result_that_is_none_is_named(tmp_path, content):
+def test_fault_43_a_result_that_is_none_is_named_and_a_byte_order_mark_is_no_fault(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_text(content)
     with pytest.raises(CheckpointError, match=r"a\.json.*make it again"):
         read_json(path)
-
-
-def test_fault_38_a_byte_order_mark_is_no_fault(tmp_path):
-    path = tmp_path / "a.json"
     path.write_text('{"source": {"command": "ä", "weights": {}}}', encoding="utf-8-sig")
     assert read_json(path)["source"]["command"] == "ä"
 
@@ -243,7 +216,9 @@ def test_fault_42_a_file_that_cannot_be_written_is_named_and_nothing_is_left(tmp
     write(path, lambda file: file.write(b"new"))
     assert path.read_text() == "new"
     assert len(tries) == 3
-    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(PermissionError("held")))
+    write(path, lambda file: file.write(b"new") and write(path, lambda other: other.write(b"two at once")))  # fault 47
+    assert path.read_bytes() == b"new"
+    monkeypatch.setattr(os, "replace", raising(PermissionError("held")))
     with pytest.raises(UserError, match="cannot be written"):
         write(path, lambda file: file.write(b"newer"))
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
@@ -257,10 +232,7 @@ def test_two_processes_cannot_train_one_run(tmp_path):
 
 @pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(errno.ENOLCK, "No locks available")])
 def test_fault_47_a_disk_without_locks_is_said(tmp_path, monkeypatch, error):
-    def none(self, timeout):
-        raise error
-
-    monkeypatch.setattr(runs.FileLock, "acquire", none)
+    monkeypatch.setattr(runs.FileLock, "acquire", raising(error))
     with pytest.raises(UserError, match=r"lock: its disk has no locks"), open_run(tmp_path / "a"):
         pass
 

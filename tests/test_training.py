@@ -1,5 +1,6 @@
 """Training and its end: synthetic curves, resuming, interruptions, values that are not finite."""
 
+import copy
 import math
 from dataclasses import replace
 from functools import partial
@@ -7,13 +8,14 @@ from functools import partial
 from common import training
 from common.config import Config
 from common.errors import UserError
+from common.mnist import Mnist, Split
 from common.runs import fingerprint, load_checkpoint, save_checkpoint
-from common.training import EarlyStopping, evaluate, means, train
+from common.training import EarlyStopping, evaluate, train
 from report.studies.continued import continued, first_plateaus
 
 import pytest
 import torch
-from conftest import ALL, SMALL
+from conftest import ALL, raising
 
 
 def metrics(results):
@@ -22,6 +24,18 @@ def metrics(results):
 
 def same(first, second):
     return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def watch(monkeypatch, name, see):
+    """Have see told, after each call of a function of training, which it is, its arguments and its result."""
+    real, calls = getattr(training, name), []
+
+    def watched(*arguments, **keywords):
+        calls.append(1)
+        result = real(*arguments, **keywords)
+        return see(len(calls), arguments, result) or result
+
+    monkeypatch.setattr(training, name, watched)
 
 
 def stopping(values=(), **settings):
@@ -66,46 +80,33 @@ def test_stopping_after_drops_and_the_best_epoch():
     assert (again.plateaus, again.waited, again.reference) == (2, 0, criterion.reference)
 
 
-def test_the_learning_rate_falls_at_a_plateau_in_the_optimiser_too(tiny_mnist, tmp_path, config, monkeypatch):
-    rates, real = [], training.train_epoch
+def test_run_ends_by_patience_with_the_best_average_of_weights(tiny_mnist, tmp_path, config, monkeypatch):
+    rates, weights = [], []
 
-    def spy(vae, average, optimiser, x, config):
-        rates.append(optimiser.param_groups[0]["lr"])
-        real(vae, average, optimiser, x, config)
+    def see(call, arguments, _):
+        vae, average, optimiser = arguments[:3]
+        rates.append({group["lr"] for group in optimiser.param_groups})
+        weights.append(copy.deepcopy((average.module.state_dict(), vae.state_dict())))
 
-    monkeypatch.setattr(training, "train_epoch", spy)
-    results, _ = train(replace(config, max_epochs=9, min_gain=0.9, patience=2, drops=2), tiny_mnist, tmp_path / "a")
-    assert rates == [row["learning_rate"] for row in results["history"][1:]]
-    assert sorted(set(rates), reverse=True) == [2e-3, 2e-3 / 4, 2e-3 / 16]
-
-
-def test_run_ends_by_patience_and_keeps_the_best_weights(tiny_mnist, tmp_path, config):
-    settings = replace(config, max_epochs=30, min_gain=0.5, patience=2, drops=1)
-    results, best = train(settings, tiny_mnist, tmp_path / "a")
+    watch(monkeypatch, "train_epoch", see)
+    config = replace(config, max_epochs=30, min_gain=0.5, learning_rate=0.016, ema_decay=0.99, components=2)
+    results, best = train(config, tiny_mnist, tmp_path / "a")
     assert results["stopped_by"] == "patience"
-    assert len(results["history"]) < 31
+    assert rates == [{row["learning_rate"]} for row in results["history"][1:]]
+    assert set.union(*rates) == {0.016, 0.004, 0.001}
     values = [row["val"]["elbo"] for row in results["history"]]
-    assert results["best_epoch"] == values.index(max(values))
-    vae = settings.make_vae()
-    vae.load_state_dict(best)
-    assert means(evaluate(vae, tiny_mnist.val.x))["elbo"] == pytest.approx(max(values), abs=1e-4)
-    assert results["test"]["elbo"] == pytest.approx(means(evaluate(vae, tiny_mnist.test.x))["elbo"])
-
-
-def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(tiny_mnist, tmp_path, config, monkeypatch):
-    kept, real = [], training.train_epoch
-
-    def spy(vae, average, *rest):
-        real(vae, average, *rest)
-        kept.append(
-            [{name: value.clone() for name, value in part.state_dict().items()} for part in (vae, average.module)]
-        )
-
-    monkeypatch.setattr(training, "train_epoch", spy)
-    results, best = train(replace(config, ema_decay=0.99), tiny_mnist, tmp_path / "a")
-    raw, average = kept[results["best_epoch"] - 1]
+    assert results["best_epoch"] == values.index(max(values)) < len(values) - 1
+    average, raw = weights[results["best_epoch"] - 1]
     assert same(best, average)
     assert not same(best, raw)
+    assert not torch.equal(raw["mixture.mu"], weights[0][1]["mixture.mu"])  # p(Z) learns, too
+    vae = config.make_vae()
+    vae.load_state_dict(best)
+    found = {part: evaluate(vae, getattr(tiny_mnist, part).x).elbo.double() for part in ("train", "val", "test")}
+    for part, row in {**results["history"][results["best_epoch"]], "test": results["test"]}.items():
+        if part in found:
+            assert row["elbo"] == pytest.approx(found[part].mean().item(), abs=1e-4)
+    assert results["test"]["elbo_se"] == pytest.approx(found["test"].std().item() / 50**0.5)
 
 
 def test_weights_decay(tiny_mnist, config):
@@ -129,16 +130,20 @@ def test_the_rise_of_each_validation_image_is_kept(tiny_mnist, tmp_path, config)
         assert row["rose"]["share"] == pytest.approx((gain > 0).float().mean().item())
 
 
-def test_resumed_run_is_the_uninterrupted_run_and_another_seed_is_another(tiny_mnist, tmp_path, config):
-    whole, a = train(replace(config, max_epochs=6), tiny_mnist, tmp_path / "whole")
-    train(config, tiny_mnist, tmp_path / "parts")
+def test_resumed_run_is_the_uninterrupted_run_and_another_seed_is_another(tiny_mnist, tmp_path, config, monkeypatch):
+    six = replace(config, max_epochs=6)
+    whole, a = train(six, tiny_mnist, tmp_path / "whole")
+    train(config, tiny_mnist, tmp_path / "parts")  # three epochs; then Ctrl-C in the fifth
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        watch(patch, "train_epoch", lambda call, *_: call == 2 and raising(KeyboardInterrupt)())
+        train(six, tiny_mnist, tmp_path / "parts")
     torch.manual_seed(99)  # whatever else happened in between
     for _ in range(2):  # the second time there is nothing left to do, and the results are made again
-        parts, b = train(replace(config, max_epochs=6), tiny_mnist, tmp_path / "parts")
+        parts, b = train(six, tiny_mnist, tmp_path / "parts")
         assert metrics(whole) == metrics(parts)
         assert whole["test"] == parts["test"]
         assert same(a, b)
-    assert metrics(train(replace(config, max_epochs=6, seed=1), tiny_mnist, tmp_path / "other")[0]) != metrics(whole)
+    assert metrics(train(replace(six, seed=1), tiny_mnist, tmp_path / "other")[0]) != metrics(whole)
 
 
 def test_resuming_with_other_settings_is_refused_and_names_them(tiny_mnist, tmp_path, config):
@@ -147,70 +152,30 @@ def test_resuming_with_other_settings_is_refused_and_names_them(tiny_mnist, tmp_
         train(replace(config, seed=2, learning_rate=1e-4), tiny_mnist, tmp_path / "a")
 
 
-def test_interruption_keeps_the_last_complete_epoch(tiny_mnist, tmp_path, config, monkeypatch):
-    whole, _ = train(config, tiny_mnist, tmp_path / "whole")
-    real, calls = training.train_epoch, []
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        real(*arguments)
-
-    monkeypatch.setattr(training, "train_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tiny_mnist, tmp_path / "a")
-    monkeypatch.setattr(training, "train_epoch", real)
-    assert metrics(train(config, tiny_mnist, tmp_path / "a")[0]) == metrics(whole)
-
-
-def test_values_that_run_wild_stop_at_once_and_are_named(tiny_mnist, tmp_path, config, monkeypatch):
-    real, calls = training.elbo, []
-
-    def wild(*arguments, **keywords):
-        calls.append(1)
-        estimate = real(*arguments, **keywords)
-        return (
-            estimate._replace(kl=estimate.kl * torch.nan, elbo=estimate.elbo * torch.nan)
-            if len(calls) == 6
-            else estimate
-        )
-
-    monkeypatch.setattr(training, "elbo", wild)
-    with pytest.raises(UserError, match=r"epoch 1, batch 3: elbo and kl not finite.*are in .*a. Try a smaller"):
-        train(replace(config, batch_size=10), tiny_mnist, tmp_path / "a")
-    assert (tmp_path / "a" / "state.pt").exists()
-
-
 @pytest.mark.parametrize(
-    ("call", "says"),
-    [(4, "epoch 1, the ELBO after it is not finite"), (1, "epoch 0, the ELBO after it is not finite")],
+    ("name", "call", "says"),
+    [
+        ("elbo", 6, "epoch 1, batch 3: elbo and kl not finite.*are in .*a. Try a smaller"),
+        ("evaluate", 4, "epoch 1, the ELBO after it is not finite"),
+        ("evaluate", 1, "epoch 0, the ELBO after it is not finite"),
+    ],
 )
-def test_evaluation_that_runs_wild_is_named(call, says, tiny_mnist, tmp_path, config, monkeypatch):
-    real, calls = training.evaluate, []
+def test_values_that_run_wild_stop_at_once_and_are_named(name, call, says, tiny_mnist, tmp_path, config, monkeypatch):
+    def see(now, _, values):
+        return values._replace(kl=values.kl * torch.nan, elbo=values.elbo * torch.nan) if now == call else values
 
-    def wild(vae, x):
-        values = real(vae, x)
-        calls.append(1)
-        return values._replace(elbo=values.elbo * torch.nan) if len(calls) == call else values
-
-    monkeypatch.setattr(training, "evaluate", wild)
+    watch(monkeypatch, name, see)
     with pytest.raises(UserError, match=says):
-        train(config, tiny_mnist, tmp_path / "a")
+        train(replace(config, batch_size=10), tiny_mnist, tmp_path / "a")
+    assert (tmp_path / "a" / "state.pt").exists() == (call > 1)
 
 
 def test_test_images_are_touched_once_and_only_training_images_are_learned_from(
     tiny_mnist, tmp_path, config, monkeypatch
 ):
     seen = {"evaluate": [], "train_epoch": []}
-    for name in seen:
-        real = getattr(training, name)
-
-        def spy(*arguments, real=real, name=name, **keywords):
-            seen[name].append(next(a for a in arguments if isinstance(a, torch.Tensor)))
-            return real(*arguments, **keywords)
-
-        monkeypatch.setattr(training, name, spy)
+    for name, images in seen.items():
+        watch(monkeypatch, name, lambda _, given, __, images=images: images.append(given[1 if len(given) < 4 else 3]))
     train(config, tiny_mnist, tmp_path / "a")
     assert all(x is tiny_mnist.train.x for x in seen["train_epoch"])
     assert [x is tiny_mnist.test.x for x in seen["evaluate"]] == [False] * 8 + [True]
@@ -220,15 +185,13 @@ def test_batches_cover_all_images_in_an_order_of_the_epoch(tiny_mnist, config, m
     orders = []
     real = torch.randperm
     monkeypatch.setattr(torch, "randperm", lambda n: orders.append(real(n)) or orders[-1])
-    vae = config.make_vae()
-    average = training.AveragedModel(vae, multi_avg_fn=partial(training.ramped_average, 0.9))
-    optimiser = torch.optim.SGD(vae.parameters(), lr=0.0)
+    learner = training.make_learner(config)
     for _ in range(2):
-        training.train_epoch(vae, average, optimiser, tiny_mnist.train.x, config)
+        training.train_epoch(*learner, tiny_mnist.train.x, config)
     assert not torch.equal(*orders)
     assert torch.equal(orders[0].sort().values, torch.arange(50))
     orders.clear()
-    training.train_epoch(vae, average, optimiser, tiny_mnist.train.x, replace(config, epoch_images=160))
+    training.train_epoch(*learner, tiny_mnist.train.x, replace(config, epoch_images=160))
     assert len(orders) == 3  # an epoch of a small data set is several passes
 
 
@@ -242,19 +205,20 @@ def test_average_forgets_the_beginning_and_reaches_its_decay():
 
 
 @pytest.mark.parametrize("likelihood", ALL)
-def test_fault_48_every_likelihood_trains_further_ones_too(likelihood, tiny_mnist, tmp_path):
-    config = Config(likelihood, **SMALL, batch_size=16, epoch_images=50, max_epochs=4)
-    values = [row["train"]["elbo"] for row in train(config, tiny_mnist, tmp_path / "a")[0]["history"]]
-    assert max(values[1:]) > values[0]
+def test_fault_48_eight_images_can_be_learned_by_heart(likelihood, tiny_mnist, tmp_path):
+    eight = Mnist("mnist5k", *(Split(part.x[:8], part.y[:8]) for part in tiny_mnist[1:]))
+    config = Config(likelihood, latent_dim=4, width=16, hidden=64, batch_size=8, epoch_images=1200, max_epochs=1)
+    before, after = (row["train"]["elbo"] for row in train(config, eight, tmp_path / "a")[0]["history"])
+    assert after > before + 50
 
 
-def test_a_continuation_begins_with_the_best_weights_and_belongs_to_them(config, tiny_mnist, place, source):
-    results, weights = train(config, tiny_mnist, place.runs / config.run)
-    save_checkpoint(place.runs / config.run / "model.pt", {"config": config.to_dict(), "weights": weights})
+def test_a_continuation_begins_with_the_best_weights_and_belongs_to_them(config, tiny_mnist, source):
+    results, weights = train(config, tiny_mnist, source.home.runs / config.run)
+    save_checkpoint(source.home.runs / config.run / "model.pt", {"config": config.to_dict(), "weights": weights})
     source.weights[config.run] = mark = fingerprint(weights)
     source.save(config.run, results)
     found = continued(replace(config, max_epochs=4), tiny_mnist, source, "cpu")
-    state = load_checkpoint(place.runs / "continued" / f"{config.run}-{mark}" / "state.pt", {"history"})
+    state = load_checkpoint(source.home.runs / "continued" / f"{config.run}-{mark}" / "state.pt", {"history"})
     values = [row["val"]["elbo"] for row in state["history"]]
     assert (found["epochs"], len(values)) == (3, 5)
     best = results["history"][results["best_epoch"]]

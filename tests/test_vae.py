@@ -1,3 +1,6 @@
+import math
+from functools import partial
+
 from common.evaluation import importance_bound, log_weights
 from common.likelihoods import LIKELIHOODS
 from common.training import evaluate
@@ -6,7 +9,7 @@ from task_4.inference import infer
 
 import pytest
 import torch
-from conftest import ALL, SMALL, linear_vae, small_vae
+from conftest import ALL, SMALL, linear_vae, posterior_of, small_vae
 from torch import nn
 from torch.distributions import LowRankMultivariateNormal, Normal, kl_divergence
 
@@ -21,30 +24,16 @@ def test_shapes_and_parts_of_the_elbo(name, images):
     assert vae.likelihood.show(vae.p_x(torch.randn(5, 3))).shape == (5, 1, 28, 28)
 
 
-def test_kl_is_what_sampling_gives(images):
-    vae = small_vae("bernoulli")
-    q_z = vae.q_z(images)
-    z = q_z.sample((20_000,))
-    sampled = (q_z.log_prob(z) - Normal(0, 1).log_prob(z)).mean(0).sum(1)
-    torch.testing.assert_close(elbo(vae, images, q_z).kl, sampled, atol=0.03, rtol=0.02)
-
-
-@pytest.mark.parametrize("bad", ["none", "negative", "over one", "nan", "flat", "single", "no channel"])
-def test_what_is_no_image_is_refused_with_its_shape_or_range(bad, images):
-    x = {
-        "none": images[:0],
-        "negative": images - 0.1,
-        "over one": images * 255,
-        "nan": images.clone().index_fill_(0, torch.tensor([3]), torch.nan),
-        "flat": images.flatten(1),
-        "single": images[0, 0],
-        "no channel": images[:, 0],
-    }[bad]
-    with pytest.raises(ValueError, match=r"expected (\(B, 1, 28, 28\)|\[0, 1\])"):
-        small_vae("gaussian").q_z(x)
-    if bad in ("none", "flat", "single", "no channel"):
-        with pytest.raises(ValueError, match=r"expected \(B, 1, 28, 28\)"):
-            elbo(small_vae("gaussian"), x, Normal(torch.zeros(10, 3), torch.ones(10, 3)))
+def test_what_is_no_image_is_refused_with_its_shape_or_range(images):
+    vae, q_z = small_vae("gaussian"), Normal(torch.zeros(10, 3), torch.ones(10, 3))
+    for x in (images - 0.1, images * 255, images.index_fill(0, torch.tensor([3]), torch.nan)):
+        for takes in (vae.q_z, partial(infer, vae)):
+            with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
+                takes(x)
+    for x in (images[:0], images.flatten(1), images[0, 0], images[:, 0]):
+        for takes in (vae.q_z, partial(elbo, vae, q_z=q_z)):
+            with pytest.raises(ValueError, match=r"expected \(B, 1, 28, 28\)"):
+                takes(x)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -71,7 +60,6 @@ def test_value_of_an_image_does_not_depend_on_the_batch_size(name, images):
 
 def test_evaluate_leaves_all_as_it_was_and_samples_z(images):
     vae = small_vae("bernoulli").train()
-    optimiser = torch.optim.Adam(vae.parameters())
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     state = torch.get_rng_state()
     values = evaluate(vae, images).elbo
@@ -80,34 +68,14 @@ def test_evaluate_leaves_all_as_it_was_and_samples_z(images):
     assert not values.requires_grad
     assert all(parameter.grad is None for parameter in vae.parameters())
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
-    assert not optimiser.state
     q_z = vae.q_z(images)
     assert not torch.allclose(values, elbo(vae, images, q_z, z=q_z.mean).elbo)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_eight_images_can_be_overfitted(name, images):
-    torch.manual_seed(0)
-    x = torch.where(torch.rand(8, 1, 7, 7).repeat_interleave(4, 2).repeat_interleave(4, 3) < 0.7, 0.0, images[:8])
-    vae = VAE(LIKELIHOODS[name](), latent_dim=4, width=16, hidden=64)
-    start_from_marginals(vae, x, steps=20)
-    optimiser = torch.optim.Adam(vae.parameters(), lr=3e-3)
-    values = []
-    for _ in range(150):
-        value = elbo(vae, x, vae.q_z(x)).elbo.mean()
-        optimiser.zero_grad()
-        (-value).backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1000.0)
-        optimiser.step()
-        values.append(value.item())
-    assert sorted(values[-11:])[5] > values[0] + 50  # the median: at a narrow density one step may go too far
-
-
 def test_untrained_objective_has_its_known_order(images):
-    vae = small_vae("bernoulli")
-    assert evaluate(vae, images).log_likelihood.mean().item() == pytest.approx(-543.4, abs=5)  # 784 log 2
-    vae = small_vae("categorical")
-    assert evaluate(vae, images).log_likelihood.mean().item() == pytest.approx(-2717.1, abs=25)  # 784 log 32
+    for name, bins in (("bernoulli", 2), ("categorical", 32)):
+        found = evaluate(small_vae(name), images).log_likelihood.mean().item()
+        assert found == pytest.approx(-784 * math.log(bins), rel=0.01)
 
 
 def test_start_from_marginals_gives_each_pixel_its_mean():
@@ -133,7 +101,7 @@ def test_patch_layers_are_strided_convolutions(images):
 
 
 def test_linear_model_reaches_the_closed_form_of_probabilistic_pca():
-    vae, directions, exact = linear_vae(torch.tensor([3.0, 2.0, 1.0]))
+    vae, directions, exact = linear_vae(3.0, 2.0, 1.0)
     x = exact.sample((6,)).clamp(0, 1).view(6, 1, 28, 28)
     log_p = exact.log_prob(x.flatten(1))
     q_z = infer(vae, x)[0].psi.q_z()
@@ -141,8 +109,9 @@ def test_linear_model_reaches_the_closed_form_of_probabilistic_pca():
     torch.testing.assert_close(sampled, log_p, atol=0.3, rtol=0)
     weights = log_weights(vae, x, q_z, 2000, vae.likelihood.log_prob)
     torch.testing.assert_close(importance_bound(weights), log_p, atol=0.03, rtol=0)
-    covariance = 1 / (1 + directions.square().sum(0) / 0.09)
-    torch.testing.assert_close(q_z.variance, covariance.expand(6, 3), rtol=0.2, atol=0)
+    twice = log_weights(vae, x, [q_z, q_z], 1000, vae.likelihood.log_prob)  # a mixture of it and itself
+    torch.testing.assert_close(importance_bound(twice), log_p, atol=0.03, rtol=0)
+    torch.testing.assert_close(q_z.stddev, posterior_of(x, directions).stddev, rtol=0.25, atol=0)
 
 
 def test_the_categoricals_encoder_sees_the_bins(images):
@@ -164,14 +133,12 @@ def test_kl_to_a_mixture_is_what_its_one_sample_says(images):
     vae.mixture.mu.data.zero_()
     vae.mixture.log_sigma.data.zero_()  # of one component, N(0, I): the exact KL is known
     q_z = vae.q_z(images)
-    sampled = torch.stack([elbo(vae, images, q_z).kl for _ in range(4000)]).mean(0)
-    torch.testing.assert_close(sampled, kl_divergence(q_z, Normal(0, 1)).sum(1), atol=0.1, rtol=0.02)
-    estimate = elbo(vae, images, q_z)
-    torch.testing.assert_close(estimate.elbo, estimate.log_likelihood - estimate.kl)
+    sampled = vae.kl(q_z, q_z.sample((20_000,))).mean(0)
+    torch.testing.assert_close(sampled, kl_divergence(q_z, Normal(0, 1)).sum(1), atol=0.03, rtol=0.02)
 
 
 def test_evidence_under_a_mixture_is_the_closed_form_of_a_linear_model():
-    vae, directions, _ = linear_vae(torch.tensor([3.0, 2.0]))
+    vae, directions, _ = linear_vae(3.0, 2.0)
     prior = learned(vae, 3).mixture
     prior.logits.data = torch.tensor([0.0, 1.0, -1.0])
     parts = LowRankMultivariateNormal(
@@ -179,9 +146,9 @@ def test_evidence_under_a_mixture_is_the_closed_form_of_a_linear_model():
     )
     x = parts.sample().clamp(0, 1).view(3, 1, 28, 28)
     each = parts.log_prob(x.flatten(1).unsqueeze(1)) + prior.logits.log_softmax(0)  # (3, 3)
-    variance = 1 / (1 + directions.square().sum(0) / 0.09)
-    q_z = Normal((x.flatten(1) - 0.5) @ directions / 0.09 * variance, 2 * variance.sqrt().expand(3, -1))
-    bound = importance_bound(log_weights(vae, x, q_z, 5000, vae.likelihood.log_prob))
+    q_z = posterior_of(x, directions)
+    wide = Normal(q_z.mean, 2 * q_z.stddev)
+    bound = importance_bound(log_weights(vae, x, wide, 5000, vae.likelihood.log_prob))
     torch.testing.assert_close(bound, each.logsumexp(1).detach(), atol=0.1, rtol=0)
     assert vae.p_z.sample((7,)).shape == (7, 2)
 
