@@ -38,7 +38,7 @@ def log_joint(vae: VAE, x: Tensor, score: Score) -> LogDensity:
     return density
 
 
-def anneal(target: LogDensity, parts: list[Normal], chains: int = CHAINS, temperatures: int = TEMPERATURES) -> Draws:
+def anneal(target: LogDensity, parts: list[Normal], chains: int, temperatures: int) -> Draws:
     """parts: q's components, equal in weight, (N, K) each. The mean weight is an unbiased estimate of the integral."""
     q_z = Normal(torch.stack([part.mean for part in parts]), torch.stack([part.stddev for part in parts]))
     start = torch.arange(chains) % len(parts)  # as many chains from each component

@@ -111,7 +111,7 @@ def score(vae: VAE, x: Tensor, net: Classifier) -> dict[str, Tensor]:
     mask = LEFT.to(x.device)
     left, whole = masked(vae.likelihood.log_prob, mask), whole_score(vae.likelihood, mask)
     q_left, q_seen = [one.psi.q_z() for one in infer(vae, x, mask, keep=KEEP)], infer(vae, x)[0].psi.q_z()
-    z, log_w = anneal(log_joint(vae, x, left), q_left)
+    z, log_w = anneal(log_joint(vae, x, left), q_left, CHAINS, TEMPERATURES)
     _, both = anneal(log_joint(vae, x, whole), [q_seen], CHAINS // 2, TEMPERATURES // 2)  # one narrow mode: easier
     left_best, left_by_psi = (log_weights(vae, x, q_z, SAMPLES, left) for q_z in (q_left[0], q_seen))
     by_encoder, by_psi = (log_weights(vae, x, q_z, SAMPLES, whole).mean(dim=0) for q_z in (vae.q_z(x), q_seen))
@@ -180,7 +180,8 @@ def check(vae: VAE, x: Tensor, log_p_left: Tensor, log_p: Tensor) -> dict[str, o
         sampled.append(importance_bound(torch.cat(weights)))
         with torch.random.fork_rng():  # other draws do not depend on these
             whole = log_joint(vae, part, whole_score(vae.likelihood, mask))
-            both.append(importance_bound(anneal(whole, [infer(vae, part)[0].psi.q_z()])[1]))
+            q_seen = [infer(vae, part)[0].psi.q_z()]
+            both.append(importance_bound(anneal(whole, q_seen, CHAINS, TEMPERATURES)[1]))
     return {
         "images": len(x),
         "draws": CHECK_DRAWS,
