@@ -162,6 +162,7 @@ def call(project, mnist5k):
     shorter = {
         "common.mnist": {"_mnist5k": lambda: Mnist("mnist5k", *few)},
         "common.annealing": {"LEAPS": 1, "TEMPERATURES": 8},
+        "common.training": {"start_from_marginals": lambda vae, x: None},
         "task_4.inference": {"WINDOW": 10, "MAX_WINDOWS": 5},
     }
 
@@ -219,7 +220,7 @@ COMMANDS = {
     "report/studies/completions.py": (["--images", "11"], ["results/completions-inflated-k32.json"]),
     "report/studies/stopping.py": (["--images", "4"], ["results/stopping.json"]),
     "report/studies/posterior.py": (
-        ["--images", "8", "--step", "0.1"],
+        ["--images", "8", "--step", "0.5"],
         ["results/posterior.json", "figures/{plane}-posterior.png"],
     ),
 }

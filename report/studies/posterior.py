@@ -37,6 +37,7 @@ NODES = 20  # of the Gauss-Hermite rule in each direction
 CHECKED = 25  # every 25th image again, on a plane of half the step
 SAMPLES, WIDER = 200, 3.0  # for importance sampling: draws of each component; their widths
 BLOCK = 50  # images whose Psi are optimised together
+SHADES = 100  # of the figure: points of the density in each direction
 
 
 def main() -> None:
@@ -156,11 +157,11 @@ def draw_posterior(axis: Axes, vae: VAE, x: Tensor, approximations: list[tuple[N
     """The exact posterior as shades, and ellipses at one and two standard deviations of the approximations."""
     low = torch.stack([q.mean - 4 * q.stddev for q, _, _ in approximations]).amin(dim=0)
     high = torch.stack([q.mean + 4 * q.stddev for q, _, _ in approximations]).amax(dim=0)
-    first, second = (torch.linspace(low[d].item(), high[d].item(), 200, device=x.device) for d in range(2))
-    density = log_joint_table(vae, x, torch.cartesian_prod(first, second)).view(200, 200)
+    first, second = (torch.linspace(low[d].item(), high[d].item(), SHADES, device=x.device) for d in range(2))
+    density = log_joint_table(vae, x, torch.cartesian_prod(first, second)).view(SHADES, SHADES)
     density = (density - density.max()).exp().T.cpu().numpy()
     extent = (low[0].item(), high[0].item(), low[1].item(), high[1].item())
-    axis.imshow(density, cmap="Greys", origin="lower", extent=extent, aspect="auto")
+    axis.imshow(density, cmap="Greys", origin="lower", extent=extent, aspect="auto", interpolation="bilinear")
     angle = torch.linspace(0, 2 * math.pi, 100)
     circle = torch.stack([angle.cos(), angle.sin()])
     for q, colour, label in approximations:
