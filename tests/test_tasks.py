@@ -17,14 +17,14 @@ from torch.distributions import Normal
 
 @pytest.fixture
 def columns_of(monkeypatch, mnist5k):
-    """Run a script with a linear decoder, q(Z|x) a point, and means for images; the columns that it would draw."""
+    """Run a script with a linear decoder, q(Z|x) near a point, and means for images; the columns that it would draw."""
     vae, _, _ = linear_vae(3.0, 2.0)
     vae.likelihood.shows = "means"
     vae.likelihood.sample = vae.likelihood.mean
     code = torch.randn(784, 2) / 28
-    vae.q_z = lambda x: Normal(x.flatten(1) @ code, 1e-6)
 
-    def columns_of(module):
+    def columns_of(module, sigma=1e-6):
+        vae.q_z = lambda x: Normal(x.flatten(1) @ code, sigma)
         drawn = []
         given = SimpleNamespace(run="a run"), mnist5k, vae, Source("mnist5k", "a.py")
         monkeypatch.setattr(module.cli, "with_model", lambda doc, run: given)
@@ -45,6 +45,14 @@ def test_32_test_images_beside_their_own_reconstructions(columns_of, mnist5k):
     vae, x, x_new = columns_of(reconstruct)
     assert torch.equal(x, mnist5k.test.x[:32])
     torch.testing.assert_close(x_new, image(vae, vae.q_z(x).mean), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("module", [reconstruct, without_encoder])
+def test_reconstructions_are_of_samples_of_q_and_not_of_its_mean(columns_of, module):
+    vae, *drawn = columns_of(module, sigma=1.0)
+    x, x_new = (drawn[0][0], drawn[0][2]) if module is without_encoder else drawn
+    moved = (x_new - image(vae, vae.q_z(x).mean)).square().sum(dim=(1, 2, 3)).mean()
+    assert 5 < moved < 25  # the directions have lengths of 3 and 2: 13 if z varies by 1
 
 
 def test_lambda_goes_from_1_at_x_to_0_at_x_prime(columns_of, mnist5k):

@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.mnist import Mnist, Split
 from common.runs import fingerprint, load_checkpoint, save_checkpoint
 from common.training import EarlyStopping, evaluate, train
+from common.vae import elbo
 from report.studies.continued import continued, first_plateaus
 
 import pytest
@@ -109,14 +110,24 @@ def test_run_ends_by_patience_with_the_best_average_of_weights(tiny_mnist, tmp_p
     assert results["test"]["elbo_se"] == pytest.approx(found["test"].std().item() / 50**0.5)
 
 
-def test_weights_decay(tiny_mnist, config):
-    vae, _, optimiser = training.make_learner(replace(config, learning_rate=1e-3, weight_decay=0.5))
-    still = [vae.encoder.net[1].weight.detach().clone(), vae.decoder.net[0].weight.detach().clone()]
-    for parameter in vae.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimiser.step()
-    for before, after in zip(still, (vae.encoder.net[1].weight, vae.decoder.net[0].weight), strict=True):
-        torch.testing.assert_close(after, before * (1 - 1e-3 * 0.5))
+def test_a_step_is_adamw_with_decay_its_own_memory_and_gradients_of_the_length_that_is_set(tiny_mnist, config):
+    constants = {"max_grad_norm": 1e-5, "beta_2": 0.5, "weight_decay": 0.5}
+    config, x = replace(config, **constants, batch_size=50, epoch_images=100), tiny_mnist.train.x
+    learner = training.make_learner(config)
+    twin = copy.deepcopy(learner[0])
+    adamw = torch.optim.AdamW(twin.parameters(), config.learning_rate, (0.9, 0.5), weight_decay=0.5)
+    torch.manual_seed(1)
+    training.train_epoch(*learner, x, config)
+    torch.manual_seed(1)
+    for batch in [torch.randperm(50) for _ in range(2)]:
+        loss = -elbo(twin, x[batch], twin.q_z(x[batch])).elbo.mean()
+        gradients = torch.autograd.grad(loss, list(twin.parameters()))
+        length = torch.stack([part.square().sum() for part in gradients]).sum().sqrt()
+        for parameter, gradient in zip(twin.parameters(), gradients, strict=True):
+            parameter.grad = gradient * config.max_grad_norm / length
+        adamw.step()
+    for mine, same in zip(learner[0].parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, same, atol=1e-6, rtol=1e-4)
 
 
 def test_the_rise_of_each_validation_image_is_kept(tiny_mnist, tmp_path, config):
