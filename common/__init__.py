@@ -1,7 +1,7 @@
 """What the tasks share. One direction of flow:
 
     errors, mnist, grey_levels -> inflated, neighbours -> likelihoods -> vae -> config -> runs -> training -> cli
-    vae -> evaluation, annealing; runs -> figures; cli, figures -> the scripts
+    vae -> annealing, evaluation -> training; runs -> figures; cli, figures -> the scripts
 
 task_4/inference.py and report/studies stand above these; report/build.py calls the scripts.
 

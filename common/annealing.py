@@ -17,7 +17,6 @@ from torch.distributions import Normal
 
 CHAINS, TEMPERATURES, LEAPS, STEP = 16, 80, 4, 0.5  # STEP: of the leapfrog, in standard deviations of q's components
 LogDensity = Callable[[Tensor], Tensor]  # z (C, N, K), of C chains for each of N images, to (C, N)
-Draws = tuple[Tensor, Tensor]  # z (C, N, K) and the logarithms of their weights (C, N)
 
 
 class State(NamedTuple):
@@ -38,8 +37,11 @@ def log_joint(vae: VAE, x: Tensor, score: Score) -> LogDensity:
     return density
 
 
-def anneal(target: LogDensity, parts: list[Normal], chains: int, temperatures: int) -> Draws:
-    """parts: q's components, equal in weight, (N, K) each. The mean weight is an unbiased estimate of the integral."""
+def anneal(target: LogDensity, parts: list[Normal], chains: int, temperatures: int) -> tuple[Tensor, Tensor]:
+    """Chains z (C, N, K) and the logarithms of their weights (C, N), whose mean estimates the integral without bias.
+
+    parts: q's components, equal in weight, (N, K) each.
+    """
     q_z = Normal(torch.stack([part.mean for part in parts]), torch.stack([part.stddev for part in parts]))
     start = torch.arange(chains) % len(parts)  # as many chains from each component
     z = q_z.mean[start] + q_z.stddev[start] * torch.randn_like(q_z.mean[start])

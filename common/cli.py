@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import list2cmdline
 from typing import Any, NoReturn
 
-from common.config import TASK_1, Config, foreign
+from common.config import TASK_1, TASK_3, Config, foreign
 from common.errors import UsageError, UserError, say
 from common.mnist import ROOT, Mnist, load_mnist
 from common.runs import Source, fingerprint, open_run, save_checkpoint
@@ -72,8 +72,8 @@ def training_parser(doc: str, preset: Config | None = None) -> Parser:
 
 def run_parser(doc: str, *runs: str, **own: Any) -> Parser:
     """For scripts that use a trained model, by default this one; of several, --run takes several."""
-    run = str, list(runs) if len(runs) > 1 else runs[0], "the trained run to use"
-    return parser(doc, run=run, seed=(number(0, 2**40), 0, "of all samples"), **own)
+    name = (lambda text: Config.of_run(text).run), list(runs) if len(runs) > 1 else runs[0], "the trained run to use"
+    return parser(doc, run=name, seed=(number(0, 2**40), 0, "of all samples"), **own)
 
 
 def number(at_least: float, at_most: float = 10**9, kind: type = int) -> Callable[[str], float]:
@@ -174,7 +174,7 @@ def train_runs(options: argparse.Namespace) -> None:
 
 def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None:
     """Train a run, or go on with it, until its end; save weights and results, and say what happened."""
-    run, folder, source = config.run, source.home.runs / config.run, source.by(config.command)
+    run, folder, source = config.run, source.home.runs / config.run, Source(mnist.name, config.command, source.data_dir)
     with open_run(folder):
         results, weights = train(config, mnist, folder, device)
         content = {"run": run, "dataset": mnist.name, "config": config.to_dict(), "weights": weights}
@@ -187,8 +187,12 @@ def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None
         reason = f"its validation ELBO reached plateau {config.drops + 1}"
     say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")
     say(f"test ELBO {test['elbo']:.2f} ± {test['elbo_se']:.2f} nats per image, KL {test['kl']:.2f}. Its figures:")
-    of_task_2 = run == Config(config.likelihood).run != TASK_1.run
-    for script in ["task_2/figures"] if of_task_2 else ["task_1/curves", "task_1/reconstruct", "task_1/sample"]:
+    scripts = ["task_1/curves", "task_1/reconstruct", "task_1/sample"]
+    if run == Config(config.likelihood).run != TASK_1.run:
+        scripts = ["task_2/figures"]
+    elif config.latent_dim == TASK_3.latent_dim:
+        scripts = ["task_1/curves", "task_3/latent_2d"]
+    for script in scripts:
         say(f"    python {script}.py --run {run}{source.option}")
 
 

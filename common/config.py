@@ -78,7 +78,7 @@ class Config:
             likelihood, latent_dim = re.fullmatch(r"(.+)-k(\d+)", head).groups()
             changed = {name: types[name](value) for name, value in (part.split("=") for part in rest)}
             return cls(likelihood, int(latent_dim), **changed)
-        except (AttributeError, KeyError, ValueError, UsageError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, UsageError) as error:
             raise UsageError(f"no run is named '{run}'; a name is like gaussian-k32 or beta-k32-eps=0.0001") from error
 
     @property

@@ -37,8 +37,9 @@ def log_beta_mass(p_x: Beta, x: Tensor, width: float) -> Tensor:
     from scipy.special import betainc  # torch has none; loaded where it is needed
 
     alpha, beta, x = p_x.concentration1.double(), p_x.concentration0.double(), x.double()
-    low = torch.where(x <= x.new_tensor(width), 0.0, x - width / 2)
-    high = torch.where(x >= 1 - width, 1.0, x + width / 2)
+    edge = 0.5 - (LEVELS / 2 - 1) * width  # between the levels 0 and 1
+    low = torch.where(x < edge, 0.0, x - width / 2)
+    high = torch.where(x > 1 - edge, 1.0, x + width / 2)
     flip = low > alpha / (alpha + beta)  # by symmetry into the left tail, which is the accurate one
     alpha, beta = torch.where(flip, beta, alpha), torch.where(flip, alpha, beta)
     low, high = torch.where(flip, 1 - high, low), torch.where(flip, 1 - low, high)

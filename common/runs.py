@@ -64,10 +64,6 @@ class Source:
         self.option = "" if dataset == "mnist" else f" --dataset {dataset}"  # what other commands need to use it, too
         self.option += f' --data-dir "{data_dir.expanduser().absolute()}"' if data_dir else ""
 
-    def by(self, command: str) -> "Source":
-        """The same for what another command makes."""
-        return Source(self.dataset, command, self.data_dir)
-
     def load(self, run: str, results: str | None = None) -> dict[str, Any]:
         """The checkpoint of a trained model. Raises CheckpointError if there is none, if it is damaged, or if its
         weights are not those that report/results/<results, by default the run>.json was made with."""
@@ -91,7 +87,8 @@ class Source:
             vae = config.make_vae()
             vae.load_state_dict(content["weights"])
         except (CheckpointError, RuntimeError, KeyError) as error:
-            raise CheckpointError(f"{run}: {error}; train it with: python {config.command}{self.option}") from error
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{run}: {reason}; train it with: python {config.command}{self.option}") from error
         return vae.to(device).eval().requires_grad_(False)
 
     def trained(self, configs: list[Config]) -> list[Config]:
@@ -225,9 +222,10 @@ def find_model(place: Home, run: str) -> Path:
     for path in (place.runs / run / "model.pt", place.shipped / f"{run}.pt"):
         if path.is_file():
             return path
-    raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(trained(place)) or 'none'}")
+    runs = [name for name in trained(place) if not name.startswith("classifier")]
+    raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(runs) or 'none'}")
 
 
 def trained(place: Home) -> list[str]:
-    """The names of all trained runs."""
+    """The names of all trained runs, and of classifiers."""
     return sorted({p.parent.name for p in place.runs.glob("*/model.pt")} | {p.stem for p in place.shipped.glob("*.pt")})

@@ -18,7 +18,7 @@ from torch.distributions import Normal
 from torch.optim import Adam
 
 WINDOW = 50  # steps over which the one-sample ELBO is averaged, since a single draw says little
-EARLY = 3  # windows after which the starts of an image are compared, and the best go on
+EARLY = 3  # windows after which the starts of an image are compared, and the best go on; fewer than PATIENCE
 PATIENCE = 4  # stop an optimisation after so many windows without a better average
 MAX_WINDOWS = 40  # stop in any case; report/studies/gaps.py counts how often
 STARTS = 4  # optimisations of each image, one from N(0, I), the others from means drawn from that

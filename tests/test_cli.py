@@ -69,7 +69,8 @@ def test_a_result_has_the_command_that_makes_it(monkeypatch):
     parser = cli.run_parser("doc", "gaussian-k32")
     given = parser.parse_args(["--seed", "3", "--threads", "1", "--device", "cpu", "--data-dir", "/x"])
     assert cli.command(given) == "task_1/sample.py --run gaussian-k32 --seed 3"
-    assert cli.command(parser.parse_args(["--run", "beta-k32"])) == "task_1/sample.py --run beta-k32"
+    asked = ["--run", "beta-k032-eps=1e-5"]  # is found by the name that it has
+    assert cli.command(parser.parse_args(asked)) == "task_1/sample.py --run beta-k32-eps=1e-05"
     assert cli.command(cli.parser("doc").parse_args([])) == "task_1/sample.py"
 
 

@@ -143,8 +143,9 @@ def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
     assert Config("gaussian", max_epochs=1).command == "task_1/train.py --max-epochs 1"
     assert Config("bernoulli", seed=1).command == "task_2/train.py --likelihood bernoulli --seed 1"
     assert TASK_3.command == "task_3/train.py"
-    with pytest.raises(UsageError, match="no run is named 'nonsense'; a name is like gaussian-k32"):
-        Config.of_run("nonsense")
+    for name in ("nonsense", "gaussian-k32-latent_dim=3"):
+        with pytest.raises(UsageError, match=f"no run is named '{name}'; a name is like gaussian-k32"):
+            Config.of_run(name)
     with pytest.raises(UsageError, match="eps is no setting of 'gaussian'"):
         Config("gaussian", eps=1e-3)
     with pytest.raises(UsageError, match="'poisson', expected one of gaussian, beta"):

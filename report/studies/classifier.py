@@ -62,7 +62,7 @@ def inception_score(p_y: Tensor) -> float:
 
 
 def train(mnist: Mnist, mask: Tensor, shift: tuple[int, int], epochs: int, name: str) -> Classifier:
-    """Trained on images moved at random by at most so many pixels down and right, and seen where mask is True."""
+    """Trained on images seen where mask is True; a batch is moved by up to so many pixels, up or down, and aside."""
     net = Classifier().to(mnist.train.x.device)
     steps = epochs * -(-len(mnist.train.x) // BATCH)
     optimiser = torch.optim.Adam(net.parameters())

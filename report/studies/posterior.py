@@ -41,8 +41,8 @@ SHADES = 100  # of the figure: points of the density in each direction
 
 
 def main() -> None:
-    images = cli.number(8), 1000, "test images to measure"
-    step = cli.number(0.01, 0.5, float), STEP, "of the grid"
+    images = cli.number(8, 2000), 1000, "test images to measure"
+    step = cli.number(0.02, 0.5, float), STEP, "of the grid"
     options, mnist, vae, source = cli.with_model(__doc__, TASK_3.run, images=images, step=step)
     fits = vae.latent_dim == 2 and isinstance(vae.likelihood, BernoulliLikelihood) and not vae.mixture
     cli.require(fits, options.run, "a Bernoulli model with K = 2 and p(Z) = N(0, I)")

@@ -58,7 +58,7 @@ def variants() -> list[Config]:
 def main() -> None:
     options, mnist, source, device = cli.with_data(__doc__, max_epochs=(cli.number(0), TASK_1.max_epochs, "of each"))
     classifier, command, wanted = load_classifier(source, device), source.command, variants()
-    rows = rows_so_far(source)
+    rows = {run: row for run, row in rows_so_far(source).items() if run in {config.run for config in wanted}}
     for config in CHOSEN:
         vae, trained = source.vae(config.run, device), source.results(config.run)
         rows[config.run] = described(config, trained) | measured(vae, mnist, classifier)
