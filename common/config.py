@@ -29,6 +29,7 @@ class Config:
     eps: float = setting(EPS, "of the Beta: how far pixels are kept from 0 and 1", at_least=1e-7, below=0.5)
     sigma_min: float = setting(RESOLUTION, "of the Gaussian: the smallest sigma", at_least=1e-6, below=0.5)
     components: int = setting(0, "of the mixture of Gaussians that is p(Z) and learns; 0: p(Z) = N(0, I)", below=10_000)
+    full_covariances: int = setting(0, "of that mixture: 1 for full ones, 0 for diagonal ones", below=2)
     width: int = setting(32, "channels of the convolutions on 7x7", at_least=2, below=1025)
     hidden: int = setting(256, "units of the dense layers", at_least=1, below=8193)
     batch_size: int = setting(128, "images per step", at_least=1, below=60_001)
@@ -54,6 +55,8 @@ class Config:
                 wanted = f"at least {limits['at_least']:g}"
                 wanted += f" and below {limits['below']:g}" if limits["below"] < math.inf else " and finite"
                 raise UsageError(f"{item.name} is {value}, expected {wanted}")
+        if self.full_covariances and not self.components:
+            raise UsageError("full_covariances is a setting of a mixture as p(Z): give components, too")
         for name in self.changed():
             if name in foreign(self.likelihood):
                 raise UsageError(f"{name} is no setting of '{self.likelihood}'; leave it out, or name a likelihood")
@@ -98,7 +101,8 @@ class Config:
         return LIKELIHOODS[self.likelihood](**own)
 
     def make_vae(self) -> VAE:
-        return VAE(self.make_likelihood(), self.latent_dim, self.width, self.hidden, self.components)
+        sizes = self.latent_dim, self.width, self.hidden, self.components
+        return VAE(self.make_likelihood(), *sizes, full=self.full_covariances == 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Without the constants of other likelihoods, whose defaults may change."""

@@ -7,7 +7,15 @@ from common.likelihoods import Likelihood
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, kl_divergence
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    kl_divergence,
+)
 
 SHAPE = (1, 28, 28)
 LEFT = (torch.arange(28) < 14).expand(1, 1, 28, 28)  # Task 4b: the mask of x_L, the 14 left columns
@@ -96,28 +104,35 @@ class Decoder(nn.Module):
 
 
 class Mixture(nn.Module):
-    """p(Z) as a mixture of so many Gaussians, which learn with the model (Task 2e)."""
+    """p(Z) as a mixture of so many Gaussians, which learn with the model (Task 2e); full: with full covariances."""
 
-    def __init__(self, components: int, latent_dim: int):
+    def __init__(self, components: int, latent_dim: int, full: bool = False):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(components))
         self.mu = nn.Parameter(torch.randn(components, latent_dim))
         self.log_sigma = nn.Parameter(torch.zeros(components, latent_dim))
+        self.lower = nn.Parameter(torch.zeros(components, latent_dim, latent_dim)) if full else None
 
     def forward(self) -> MixtureSameFamily:
-        parts = Independent(Normal(self.mu, self.log_sigma.exp()), 1)
+        sigma = self.log_sigma.exp()
+        if self.lower is None:
+            parts = Independent(Normal(self.mu, sigma), 1)
+        else:  # sigma is the diagonal of the covariance's Cholesky factor
+            parts = MultivariateNormal(self.mu, scale_tril=self.lower.tril(-1) + sigma.diag_embed())
         return MixtureSameFamily(Categorical(logits=self.logits), parts)
 
 
 class VAE(nn.Module):
-    """p(Z) = N(0, I) with K = latent_dim, or a mixture of so many; p(X|z) by the decoder, q(Z|x) by the encoder."""
+    """p(Z) = N(0, I) with K = latent_dim, or a mixture that learns; p(X|z) by the decoder, q(Z|x) by the encoder."""
 
-    def __init__(self, likelihood: Likelihood, latent_dim: int, width: int, hidden: int, components: int = 0):
+    def __init__(
+        self, likelihood: Likelihood, latent_dim: int, width: int, hidden: int, components: int = 0, full: bool = False
+    ):
         super().__init__()
         self.latent_dim, self.likelihood = latent_dim, likelihood
         self.encoder = Encoder(latent_dim, width, hidden)
         self.decoder = Decoder(latent_dim, likelihood.channels, width, hidden)
-        self.mixture = Mixture(components, latent_dim) if components else None
+        self.mixture = Mixture(components, latent_dim, full) if components else None
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
         self.to(memory_format=torch.channels_last)  # faster convolutions on the CPU
 

@@ -146,6 +146,8 @@ def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
     for name in ("nonsense", "gaussian-k32-latent_dim=3"):
         with pytest.raises(UsageError, match=f"no run is named '{name}'; a name is like gaussian-k32"):
             Config.of_run(name)
+    with pytest.raises(UsageError, match="give components, too"):
+        Config("bernoulli", full_covariances=1)
     with pytest.raises(UsageError, match="eps is no setting of 'gaussian'"):
         Config("gaussian", eps=1e-3)
     with pytest.raises(UsageError, match="'poisson', expected one of gaussian, beta"):

@@ -121,15 +121,17 @@ def test_the_categoricals_encoder_sees_the_bins(images):
     assert not torch.equal(vae.q_z(images).mean, vae.q_z(images.flip(0)).mean)
 
 
-def learned(vae, components):
+def learned(vae, components, full):
     """The same model with a mixture as p(Z)."""
-    vae.mixture = Mixture(components, vae.latent_dim)
+    vae.mixture = Mixture(components, vae.latent_dim, full)
     vae.mixture.log_sigma.data.uniform_(-0.5, 0.3)
+    if full:
+        vae.mixture.lower.data.uniform_(-0.5, 0.5)
     return vae
 
 
 def test_kl_to_a_mixture_is_what_its_one_sample_says(images):
-    vae = learned(small_vae("bernoulli"), 1)
+    vae = learned(small_vae("bernoulli"), 1, full=False)
     vae.mixture.mu.data.zero_()
     vae.mixture.log_sigma.data.zero_()  # of one component, N(0, I): the exact KL is known
     q_z = vae.q_z(images)
@@ -137,13 +139,14 @@ def test_kl_to_a_mixture_is_what_its_one_sample_says(images):
     torch.testing.assert_close(sampled, kl_divergence(q_z, Normal(0, 1)).sum(1), atol=0.03, rtol=0.02)
 
 
-def test_evidence_under_a_mixture_is_the_closed_form_of_a_linear_model():
+@pytest.mark.parametrize("full", [False, True])
+def test_evidence_under_a_mixture_is_the_closed_form_of_a_linear_model(full):
     vae, directions, _ = linear_vae(3.0, 2.0)
-    prior = learned(vae, 3).mixture
+    prior = learned(vae, 3, full).mixture
     prior.logits.data = torch.tensor([0.0, 1.0, -1.0])
-    parts = LowRankMultivariateNormal(
-        0.5 + prior.mu @ directions.T, directions * prior.log_sigma.exp().unsqueeze(1), torch.full((3, 784), 0.09)
-    )
+    cholesky = prior.log_sigma.exp().diag_embed()
+    cholesky[:, 1, 0] = prior.lower[:, 1, 0] if full else 0.0
+    parts = LowRankMultivariateNormal(0.5 + prior.mu @ directions.T, directions @ cholesky, torch.full((3, 784), 0.09))
     x = parts.sample().clamp(0, 1).view(3, 1, 28, 28)
     each = parts.log_prob(x.flatten(1).unsqueeze(1)) + prior.logits.log_softmax(0)  # (3, 3)
     q_z = posterior_of(x, directions)
