@@ -131,4 +131,5 @@ TASK_1 = Config("gaussian")
 TASK_3 = Config("bernoulli", latent_dim=2, learning_rate=3e-4)  # small sigmas on a crowded plane: smaller steps
 FAVOURITE = Config("inflated")  # Task 2e's choice among independent pixels: used where the sheet leaves p(X|z) to us
 CHOICES = [Config(name) for name in LIKELIHOODS]  # of Tasks 1 and 2
-LEARNED = [Config(name, components=200) for name in ("bernoulli", "inflated", "neighbours")]  # 2e: p(Z) learns, too
+FULL = Config("bernoulli", components=100, full_covariances=1)
+LEARNED = [FULL, *(Config(name, components=200) for name in ("bernoulli", "inflated", "neighbours"))]  # of Task 2e

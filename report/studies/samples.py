@@ -48,7 +48,7 @@ def main() -> None:
         places = {"train": q_train.sample, "val": q_val.sample, "prior": lambda p_z=vae.p_z: p_z.sample((n,))}
         found = results["models"][config.run] = {}
         if config.components:
-            base = source.vae(replace(config, components=0).run, device)
+            base = source.vae(replace(config, components=0, full_covariances=0).run, device)
             gain = evaluate(vae, mnist.val.x).elbo - evaluate(base, mnist.val.x).elbo
             found["learned"] = {"components": config.components, "elbo_gain": mean_and_se(gain)}
             if vae.likelihood.grey_levels:
