@@ -4,7 +4,7 @@
 1a  the networks               common/vae.py: Encoder, Decoder, VAE
     the hyperparameters        common/config.py, each with its reason; the optimiser: make_learner in common/training.py
 1b  log p(x|z)                 common/likelihoods.py: Gaussian
-    the ELBO                   common/vae.py: elbo; of all images, without gradients: evaluate in common/training.py
+    the ELBO                   common/vae.py: elbo; of all training and validation images: evaluate in training.py
     the graph                  task_1/curves.py
 1c  the stopping criterion     common/training.py: EarlyStopping; its place in the training: train
 1d  images                     task_1/reconstruct.py, task_1/sample.py

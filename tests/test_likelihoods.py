@@ -135,8 +135,13 @@ def test_gaussian_masses_far_from_the_centre_are_finite_and_below_the_others():
     assert (log_mass[1:].diff() < 0).all()
 
 
-@pytest.mark.parametrize("eps", [EPS, 1 / 512, 0.1])
-@pytest.mark.parametrize(("alpha", "beta"), [(2900, 30), (30, 2900), (2900, 2900), (1500, 2)])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "eps"),
+    [
+        *((*shape, eps) for shape in ((2900, 30), (30, 2900), (2900, 2900), (150, 2)) for eps in (EPS, 1 / 512)),
+        *((*shape, 0.1) for shape in ((2900, 30), (30, 2900), (2900, 2900), (1500, 2))),
+    ],
+)
 def test_beta_masses_beyond_the_range_of_floats_are_those_of_binomial_tails(alpha, beta, eps):
     """I_x(a, b) of whole a and b is the probability that of a + b - 1 throws, each a hit with x, at least a hit."""
     likelihood = LIKELIHOODS["beta"](eps)
