@@ -97,8 +97,9 @@ class Config:
         return script + "".join(options)
 
     def make_likelihood(self) -> Likelihood:
-        own = {name: value for name, value in self.changed().items() if name in constants(self.likelihood)}
-        return LIKELIHOODS[self.likelihood](**own)
+        make = LIKELIHOODS[self.likelihood]
+        own = {name: value for name, value in self.changed().items() if name in inspect.signature(make).parameters}
+        return make(**own)
 
     def make_vae(self) -> VAE:
         sizes = self.latent_dim, self.width, self.hidden, self.components
@@ -116,20 +117,16 @@ class Config:
         return sorted(name for name in then.keys() - others if then[name] != getattr(self, name, None))
 
 
-def constants(likelihood: str | None = None) -> set[str]:
-    """The names of the settings that a likelihood is built with; of all of them if none is named."""
-    names = LIKELIHOODS if likelihood is None else [likelihood]
-    return {parameter for name in names for parameter in inspect.signature(LIKELIHOODS[name]).parameters}
-
-
 def foreign(likelihood: str) -> set[str]:
     """The names of the settings that other likelihoods are built with, but not this one."""
-    return constants() - constants(likelihood)
+    constants = {name: set(inspect.signature(make).parameters) for name, make in LIKELIHOODS.items()}
+    return set().union(*constants.values()) - constants[likelihood]
 
 
 TASK_1 = Config("gaussian")
 TASK_3 = Config("bernoulli", latent_dim=2, learning_rate=3e-4)  # small sigmas on a crowded plane: smaller steps
 FAVOURITE = Config("inflated")  # Task 2e's choice among independent pixels: used where the sheet leaves p(X|z) to us
 CHOICES = [Config(name) for name in LIKELIHOODS]  # of Tasks 1 and 2
+ON_GREY_LEVELS = [config for config in CHOICES if LIKELIHOODS[config.likelihood].grey_levels]  # they have bits
 FULL = Config("bernoulli", components=100, full_covariances=1)
 LEARNED = [FULL, *(Config(name, components=200) for name in ("bernoulli", "inflated", "neighbours"))]  # of Task 2e

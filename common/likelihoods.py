@@ -191,7 +191,7 @@ class Neighbours(Likelihood):
     E[X|z] would be a sum over all images, so there is no mean.
     """
 
-    channels = 24  # hidden numbers; the context makes the pixel's seven of them
+    channels = 32  # hidden numbers; the context makes the pixel's seven of them
     independent = False
 
     def __init__(self):

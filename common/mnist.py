@@ -115,10 +115,8 @@ def _files_in(folder: Path) -> dict[str, list[Path]]:
             return found
         if any(found.values()):
             missing = ", ".join(name for name, paths in found.items() if not paths)
-            raise DataError(
-                f"{place} holds a part of MNIST only: {missing} (or .gz) missing; put them there, or take the others "
-                "away, too, to download all four"
-            )
+            remedy = "put them there, or take the others away, too, to download all four"
+            raise DataError(f"{place} holds a part of MNIST only: {missing} (or .gz) missing; {remedy}")
     return {}
 
 
@@ -140,16 +138,14 @@ def _read_first(paths: list[Path], name: str) -> np.ndarray:
         except (OSError, EOFError, zlib.error) as error:
             faults.append(f"{path}: cannot be read or decompressed ({error})")
             continue
-        checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if checksum == expected:
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if md5 == expected:
             return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
         # header: two zero bytes, 8 for unsigned bytes, the number of axes; then the length of each axis, big endian
         axes = min(content[3], 3) if len(content) >= 16 else 0
         found = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, 4 + 4 * axes, 4))
-        faults.append(
-            f"{path}: expected the {name} with shape {shape} and MD5 {expected}, found shape {found} in a file of "
-            f"{len(content)} bytes with MD5 {checksum}"
-        )
+        wanted = f"expected the {name} with shape {shape} and MD5 {expected}"
+        faults.append(f"{path}: {wanted}, found shape {found} in a file of {len(content)} bytes with MD5 {md5}")
     remedy = "put an intact copy in its place, or delete it and the other three to download all four"
     raise DataError(f"{faults[0]}; {remedy}")
 

@@ -32,6 +32,7 @@ from common.vae import VAE
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
+from tqdm import tqdm
 
 FORMAT = 2  # of the files; raised when old ones can no longer be read
 FREE = 200 * 2**20  # bytes of disk that a training of the usual size needs
@@ -91,9 +92,12 @@ class Source:
             raise CheckpointError(f"{run}: {reason}; train it with: python {config.command}{self.option}") from error
         return vae.to(device).eval().requires_grad_(False)
 
-    def trained(self, configs: list[Config]) -> list[Config]:
-        """Those of which there are weights."""
-        return [config for config in configs if config.run in trained(self.home)]
+    def models(self, configs: list[Config], device: str) -> Iterator[tuple[Config, VAE]]:
+        """Those that are trained, one by one, each with the same seed: its numbers depend on no other model."""
+        for config in tqdm([config for config in configs if config.run in trained(self.home)], desc="models"):
+            vae = self.vae(config.run, device)
+            torch.manual_seed(0)
+            yield config, vae
 
     def results(self, name: str) -> dict[str, Any]:
         """report/results/<name>.json, and the fingerprints of its weights as those of this source."""

@@ -150,10 +150,8 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
             if not math.isfinite(row["train"]["elbo"] + row["val"]["elbo"]):
                 raise FloatingPointError("the ELBO after it is not finite")
         except FloatingPointError as error:
-            raise UserError(
-                f"{config.run}: epoch {epoch}, {error}; the epochs before it are in {folder}. Try a smaller "
-                "--learning-rate or --max-grad-norm"
-            ) from error
+            where = f"{config.run}: epoch {epoch}, {error}; the epochs before it are in {folder}"
+            raise UserError(f"{where}. Try a smaller --learning-rate or --max-grad-norm") from error
         row |= {"seconds": time.perf_counter() - started, "rose": rise(val_elbos, on_val.elbo)}
         history.append(row)
         val_elbos.append(on_val.elbo.cpu())
@@ -178,10 +176,8 @@ def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, lis
         return [], [], {}
     state = load_checkpoint(path, STATE)
     if different := config.differences(state["config"]):
-        raise UserError(
-            f"{path.parent} holds a run with other settings: {', '.join(different)} differ; "
-            "use the settings that it was started with, or delete the folder to start again"
-        )
+        remedy = "use the settings that it was started with, or delete the folder to start again"
+        raise UserError(f"{path.parent} holds a run with other settings: {', '.join(different)} differ; {remedy}")
     try:
         for name, part in parts.items():
             part.load_state_dict(state[name])

@@ -7,15 +7,8 @@ from common.likelihoods import Likelihood
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import (
-    Categorical,
-    Distribution,
-    Independent,
-    MixtureSameFamily,
-    MultivariateNormal,
-    Normal,
-    kl_divergence,
-)
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions.kl import kl_divergence
 
 SHAPE = (1, 28, 28)
 LEFT = (torch.arange(28) < 14).expand(1, 1, 28, 28)  # Task 4b: the mask of x_L, the 14 left columns

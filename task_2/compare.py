@@ -9,12 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import cli
 from common import evaluation as ev
-from common.config import CHOICES, FAVOURITE
+from common.config import FAVOURITE, ON_GREY_LEVELS
 from common.grey_levels import level_frequencies, level_of
 from common.training import evaluate
-
-import torch
-from tqdm import tqdm
 
 SAMPLES = 256  # importance samples
 
@@ -25,16 +22,13 @@ def main() -> None:
     alone = level_frequencies(mnist.train.x).log().gather(0, level_of(x)).sum(dim=(1, 2, 3))  # each pixel by itself
     bits = {"no latents": ev.bits_per_dimension(alone)}
     results = {"importance_images": len(few), "models": {"no latents": {}}}
-    grey = [config.run for config in source.trained(CHOICES) if config.make_likelihood().grey_levels]
-    for run in tqdm(grey, desc="models"):
-        vae = source.vae(run, device)
-        torch.manual_seed(0)  # a model's numbers depend on no other model
+    for config, vae in source.models(ON_GREY_LEVELS, device):
         score = ev.grey_mass(vae.likelihood, mnist.train.x)
         found = evaluate(vae, x, score=score)
         weights = ev.log_weights(vae, few, vae.q_z(few), SAMPLES, score)
         bound, mean = (ev.bits_per_dimension(part) for part in (ev.importance_bound(weights), weights.mean(dim=0)))
-        bits[run] = ev.bits_per_dimension(found.elbo)
-        results["models"][run] = {
+        bits[config.run] = ev.bits_per_dimension(found.elbo)
+        results["models"][config.run] = {
             "reconstruction": ev.mean_and_se(ev.bits_per_dimension(found.log_likelihood)),
             "kl": ev.mean_and_se(ev.bits_per_dimension(-found.kl)),
             "importance_weighted": {"samples": SAMPLES, **ev.mean_and_se(bound), "saves": ev.mean_and_se(mean - bound)},

@@ -9,7 +9,6 @@ from common.config import FAVOURITE
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS, CategoricalLikelihood
 from common.runs import Source
-from common.training import evaluate
 from common.vae import LEFT, VAE, masked
 from report.studies import completions, posterior
 from report.studies.classifier import Classifier, frechet_distance, inception_score
@@ -24,7 +23,7 @@ from task_4 import inference
 import pytest
 import torch
 from conftest import GREY, INDEPENDENT, linear_vae, posterior_of, small_vae
-from torch.distributions import LowRankMultivariateNormal, Normal, kl_divergence
+from torch.distributions import LowRankMultivariateNormal, Normal
 
 
 def test_bits_per_dimension_and_their_standard_error():
@@ -51,20 +50,10 @@ def test_levels_share_the_probability_of_their_own_bin(k, images):
     assert total.item() == pytest.approx(1, abs=1e-5)
 
 
-def test_the_elbo_behind_the_bits_has_its_kl_term(images):
-    vae = small_vae("bernoulli")
-    found = evaluate(vae, images, batch_size=3, score=lambda p_x, x: torch.full_like(x, -1.0))
-    torch.testing.assert_close(found.log_likelihood, torch.full((10,), -784.0))
-    torch.testing.assert_close(found.kl, kl_divergence(vae.q_z(images), Normal(0.0, 1.0)).sum(1))
-    assert torch.equal(found.elbo, found.log_likelihood - found.kl)
-    assert (found.kl > 0).all()
-
-
 def test_bits_of_the_comparison_are_those_of_both_parts(source, tiny_mnist, monkeypatch):
     given = SimpleNamespace(images=4), tiny_mnist, source, "cpu"
     monkeypatch.setattr(compare.cli, "with_data", lambda doc, images: given)
-    monkeypatch.setattr(source, "trained", lambda configs: [FAVOURITE])
-    monkeypatch.setattr(source, "vae", lambda run, device: small_vae("inflated").requires_grad_(False))
+    monkeypatch.setattr(source, "models", lambda *_: [(FAVOURITE, small_vae("inflated").requires_grad_(False))])
     compare.main()
     found, alone = (source.results("comparison")["models"][name] for name in (FAVOURITE.run, "no latents"))
     parts = {name: found[name]["mean"] for name in ("elbo", "reconstruction", "kl")}
@@ -104,9 +93,7 @@ def test_predictions_of_all_levels_of_a_pixel_sum_to_one(name, images):
     vae.decoder.bias.normal_(std=1.5)
     mass = ev.grey_mass(vae.likelihood if name in INDEPENDENT else vae.likelihood.pixel, images)
     every = torch.stack(predict(vae, mass, images[:2], [[level] for level in range(LEVELS)]))
-    torch.testing.assert_close(
-        every.sum(dim=0), torch.ones(2, 1, 28, 28).double(), atol=5e-3, rtol=0, check_dtype=False
-    )
+    torch.testing.assert_close(every.double().sum(dim=0), torch.ones(2, 1, 28, 28).double(), atol=1e-4, rtol=0)
     black, ink = predict(vae, mass, images[:2], ([0], range(252, LEVELS)))
     assert black.shape == ink.shape == (2, 1, 28, 28)
 
@@ -212,12 +199,9 @@ def test_what_bad_completions_suffer_from_is_measured():
 
 def test_completions_are_scored_by_draws_of_task_4b_as_well(images, monkeypatch):
     vae, net, drawn = small_vae("bernoulli").requires_grad_(False), Classifier().requires_grad_(False), []
-    for module, name, value in (
-        (completions, "TEMPERATURES", 4),
-        (completions, "SAMPLES", 4),
-        (inference, "WINDOW", 5),
-    ):
-        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(completions, "TEMPERATURES", 4)
+    monkeypatch.setattr(completions, "SAMPLES", 4)
+    monkeypatch.setattr(inference, "WINDOW", 5)
     kept = completions.mean_completion
     monkeypatch.setattr(completions, "mean_completion", lambda *given: drawn.append(given[-2:]) or kept(*given))
     scores = completions.score(vae, images[:3], net)
@@ -235,9 +219,6 @@ def test_completions_are_scored_by_draws_of_task_4b_as_well(images, monkeypatch)
 def test_the_right_half_counts_in_whole_scores_alone(images):
     vae = small_vae("inflated")
     p_x = vae.p_x(torch.randn(10, 3))
-    other = torch.where(LEFT, images, images.flip(0))
-    left = masked(vae.likelihood.log_prob, LEFT)
-    assert torch.equal(left(p_x, images), left(p_x, other))
     found, own = whole_score(vae.likelihood, LEFT)(p_x, images), vae.likelihood.log_prob(p_x, images)
     assert torch.equal(found[..., :14], own[..., :14])
     assert torch.equal(found[..., 14:], soft(vae.likelihood.mean(p_x), images)[..., 14:])

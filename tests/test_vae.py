@@ -4,7 +4,7 @@ from functools import partial
 from common.evaluation import importance_bound, log_weights
 from common.likelihoods import LIKELIHOODS
 from common.training import evaluate
-from common.vae import VAE, Mixture, elbo, start_from_marginals
+from common.vae import LEFT, VAE, Mixture, elbo, start_from_marginals
 from task_4.inference import infer
 
 import pytest
@@ -22,6 +22,8 @@ def test_shapes_and_parts_of_the_elbo(name, images):
     torch.testing.assert_close(estimate.elbo, estimate.log_likelihood - estimate.kl)
     torch.testing.assert_close(estimate.kl, kl_divergence(vae.q_z(images), Normal(0, 1)).sum(1))
     assert vae.likelihood.show(vae.p_x(torch.randn(5, 3))).shape == (5, 1, 28, 28)
+    scored = evaluate(vae, images, batch_size=3, score=lambda p_x, x: torch.full_like(x, -1.0))
+    torch.testing.assert_close(scored.elbo, -784 - estimate.kl)
 
 
 def test_what_is_no_image_is_refused_with_its_shape_or_range(images):
@@ -39,13 +41,12 @@ def test_what_is_no_image_is_refused_with_its_shape_or_range(images):
 @pytest.mark.parametrize("name", ALL)
 def test_mask_of_ones_changes_nothing_and_masked_pixels_do_not_count(name, images):
     vae, q_z, z = small_vae(name), Normal(torch.zeros(10, 3), torch.ones(10, 3)), torch.randn(10, 3)
-    left = (torch.arange(28) < 14).expand(1, 1, 28, 28)
     full = elbo(vae, images, q_z, z=z)
-    assert torch.equal(full.elbo, elbo(vae, images, q_z, mask=torch.ones_like(left), z=z).elbo)
-    half = elbo(vae, images, q_z, mask=left, z=z)
-    other = torch.where(left, images, images.flip(0).flip(3))
-    assert torch.equal(half.elbo, elbo(vae, other, q_z, mask=left, z=z).elbo)
-    right = elbo(vae, images, q_z, mask=~left, z=z)
+    assert torch.equal(full.elbo, elbo(vae, images, q_z, mask=torch.ones_like(LEFT), z=z).elbo)
+    half = elbo(vae, images, q_z, mask=LEFT, z=z)
+    other = torch.where(LEFT, images, images.flip(0).flip(3))
+    assert torch.equal(half.elbo, elbo(vae, other, q_z, mask=LEFT, z=z).elbo)
+    right = elbo(vae, images, q_z, mask=~LEFT, z=z)
     torch.testing.assert_close(half.log_likelihood + right.log_likelihood, full.log_likelihood, rtol=1e-4, atol=1e-2)
     assert torch.equal(half.kl, full.kl)  # the whole KL term
 
@@ -95,9 +96,8 @@ def test_patch_layers_are_strided_convolutions(images):
     # a 1x1 convolution and a shuffle, as one transposed convolution with a 4x4 kernel and stride 4
     h, last = torch.randn(2, 4, 7, 7), decoder[-2]
     kernel = last.weight[:, :, 0, 0].view(2, 4, 4, 4).permute(3, 0, 1, 2)
-    torch.testing.assert_close(
-        nn.functional.conv_transpose2d(h, kernel, stride=4), decoder[-1](last(h)), atol=1e-5, rtol=0
-    )
+    wide = nn.functional.conv_transpose2d(h, kernel, stride=4)
+    torch.testing.assert_close(wide, decoder[-1](last(h)), atol=1e-5, rtol=0)
 
 
 def test_linear_model_reaches_the_closed_form_of_probabilistic_pca():

@@ -32,7 +32,7 @@ def main() -> None:
     options, mnist, source, device = cli.with_data(__doc__, max_epochs=(cli.number(0), EPOCHS, "of each, more"))
     rules = {"patience": TASK_1.patience, "rise": TASK_1.min_gain, "images": IMAGES, "bits": BITS}
     results = {"rules": rules, "patience": PATIENCE, "plateaus": {}, "runs": {}}
-    for config in source.trained([*CHOICES, TASK_3]):
+    for config, _ in source.models([*CHOICES, TASK_3], device):
         results["plateaus"][config.run] = first_plateaus(source.results(config.run), config)
         if config in CHOICES and config.make_likelihood().independent:
             config = replace(config, max_epochs=options.max_epochs + 1)

@@ -17,7 +17,6 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
-from tqdm import tqdm
 
 NEIGHBOURS = 15
 ACTIVE = 0.01  # a latent is in use if the variance of mu_k(x) over the training images is above this
@@ -26,15 +25,14 @@ ACTIVE = 0.01  # a latent is in use if the variance of mu_k(x) over the training
 def main() -> None:
     _, mnist, source, device = cli.with_data(__doc__)
     results = {"neighbours": NEIGHBOURS, "runs": {}}
-    for run in tqdm([config.run for config in source.trained([*CHOICES, TASK_3])], desc="runs"):
-        vae = source.vae(run, device)
+    for config, vae in source.models([*CHOICES, TASK_3], device):
         q_z, u_test = vae.q_z(mnist.train.x), vae.q_z(mnist.test.x).mean
         u = q_z.mean
         aggregate = u.T.cov() + q_z.variance.mean(dim=0).diag()  # the covariance of z ~ q(Z|x) over training images
         spread = torch.linalg.eigvalsh(aggregate)
         pca = PCA().fit(u_test[:1000].cpu().numpy())  # as in Task 3b
         two, two_test = (torch.from_numpy(pca.transform(part.cpu().numpy())[:, :2]) for part in (u, u_test))
-        results["runs"][run] = {
+        results["runs"][config.run] = {
             "active_latents": int((u.var(dim=0) > ACTIVE).sum()),
             "aggregate_variances": spread[[0, -1]].tolist(),  # in the directions of the least and of the most
             "neighbour_accuracy": neighbour_accuracy(u, u_test, mnist),
@@ -43,7 +41,7 @@ def main() -> None:
         }
         if vae.likelihood.independent:  # else there is no mean image
             error = (mnist.test.x - decoded(vae, u_test, vae.likelihood.mean)).square().sum(dim=(1, 2, 3))
-            results["runs"][run]["squared_error"] = mean_and_se(error)
+            results["runs"][config.run]["squared_error"] = mean_and_se(error)
     source.save("latents", results)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import cli
-from common.config import CHOICES
+from common.config import ON_GREY_LEVELS
 from common.evaluation import grey_mass
 from common.figures import COLOURS, GREY, save_figure
 from common.grey_levels import LEVELS, level_of
@@ -23,7 +23,6 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
 INK = range(252, LEVELS)  # the saturated levels
 BINS, BATCH, RESAMPLED = 10, 250, 100
@@ -38,10 +37,7 @@ def main() -> None:
     x, shown = mnist.test.spread(options.images).x, mnist.test.x[IMAGE : IMAGE + 1]
     results = {"images": len(x), "bins": BINS, "draws": DRAWS, "shares": shares(mnist.train.x), "models": {}}
     predicted = {}
-    grey = [config for config in source.trained(CHOICES) if config.make_likelihood().grey_levels]
-    for config in tqdm(grey, desc="models"):
-        vae = source.vae(config.run, device)
-        torch.manual_seed(0)  # a model's numbers depend on no other model
+    for config, vae in source.models(ON_GREY_LEVELS, device):
         mass = grey_mass(vae.likelihood if vae.likelihood.independent else vae.likelihood.pixel, mnist.train.x)
         p_black, p_ink = zip(*(predict(vae, mass, part, ([0], INK)) for part in x.split(BATCH)), strict=True)
         results["models"][config.run] = {
@@ -74,14 +70,10 @@ def calibration(predicted: Tensor, true: Tensor) -> dict[str, float]:
     the spread over resampled images."""
     n = len(true)
     bins = (predicted * BINS).long().clamp(0, BINS - 1) + BINS * torch.arange(n, device=true.device).view(-1, 1, 1, 1)
-    excess, pixels = torch.zeros(2, n * BINS, dtype=torch.double, device=true.device)
-    excess.index_add_(0, bins.flatten(), (predicted.double() - true.double()).flatten())
-    pixels.index_add_(0, bins.flatten(), torch.ones_like(predicted, dtype=torch.double).flatten())
-    chosen = torch.randint(n, (RESAMPLED, n), device=true.device)
-    distances = [
-        (excess.view(n, BINS)[rows].sum(dim=0) / pixels.view(n, BINS)[rows].sum(dim=0)).abs().nanmean()  # no 0 / 0
-        for rows in [torch.arange(n), *chosen]
-    ]
+    pixels = bins.flatten().bincount(minlength=n * BINS).view(n, BINS)
+    excess = bins.flatten().bincount((predicted.double() - true.double()).flatten(), n * BINS).view(n, BINS)
+    chosen = [torch.arange(n), *torch.randint(n, (RESAMPLED, n), device=true.device)]
+    distances = [(excess[rows].sum(dim=0) / pixels[rows].sum(dim=0)).abs().nanmean() for rows in chosen]  # no 0 / 0
     return {"mean": distances[0].item(), "se": torch.stack(distances[1:]).std().item()}
 
 

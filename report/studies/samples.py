@@ -21,7 +21,6 @@ import torch
 from numpy.random import RandomState
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
-from tqdm import tqdm
 
 NEAREST = 1000  # images whose nearest training image is looked for
 
@@ -41,9 +40,7 @@ def main() -> None:
     scale = {name: {"frechet": {"mean": frechet_distance(classifier.features(x), real)}} for name, x in both.items()}
     scale["val"] |= looks(mnist.val.x)
     results = {"images": n, "draws": options.draws, "real": scale, "models": {}}
-    for config in tqdm(source.trained(CHOICES + LEARNED), desc="models"):
-        vae = source.vae(config.run, device)
-        torch.manual_seed(0)
+    for config, vae in source.models(CHOICES + LEARNED, device):
         q_train, q_val = vae.q_z(mnist.train.spread(n).x), vae.q_z(mnist.val.x)
         places = {"train": q_train.sample, "val": q_val.sample, "prior": lambda p_z=vae.p_z: p_z.sample((n,))}
         found = results["models"][config.run] = {}
