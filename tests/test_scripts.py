@@ -109,16 +109,21 @@ def test_fault_50_help_loads_nothing_that_it_does_not_need(project):
 @pytest.mark.parametrize(
     ("script", "given", "says"),
     [
-        ("task_1/sample.py", "gaussian-k7", "train it with: python task_1/train.py --latent-dim 7 --dataset mnist5k"),
-        ("task_1/curves.py", "gaussian-k7", "no results of 'gaussian-k7'"),
-        ("task_3/latent_2d.py", "inflated-k32", "does not fit: this script needs K = 2; leave --run out"),
-        ("task_3/latent_pca.py", TASK_3.run, "needs K >= 10"),
-        ("task_4/complete.py", "neighbours-k32", "needs pixels that are independent given z"),
+        (
+            "task_1/sample.py",
+            "--run gaussian-k7",
+            "train it with: python task_1/train.py --latent-dim 7 --dataset mnist5k",
+        ),
+        ("task_1/curves.py", "--run gaussian-k7", "no results of 'gaussian-k7'"),
+        ("task_3/latent_2d.py", "--run inflated-k32", "does not fit: this script needs K = 2; leave --run out"),
+        ("task_3/latent_pca.py", f"--run {TASK_3.run}", "needs K >= 10"),
+        ("task_4/complete.py", "--run neighbours-k32", "needs pixels that are independent given z"),
+        ("report/studies/benchmark.py", "--device cuda", "how fast the CPU is; leave --device out"),
     ],
 )
-def test_missing_or_unfit_runs_are_explained(script, given, says, made, call, capsys):
+def test_missing_or_unfit_runs_and_devices_are_explained(script, given, says, made, call, capsys):
     with pytest.raises(SystemExit) as error:
-        call(script, *STAND_IN, "--run", given)
+        call(script, *STAND_IN, *given.split())
     assert error.value.code in (1, 2)
     assert says in capsys.readouterr().err
 

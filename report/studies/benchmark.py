@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import cli
 from common.config import CHOICES, Config
+from common.errors import UsageError
 from common.mnist import Mnist, Split
 from common.training import evaluate, make_learner, means, train_epoch
 from common.vae import start_from_marginals
@@ -84,7 +85,9 @@ def epoch(learner: tuple, mnist: Mnist, config: Config) -> tuple[float, float]:
 def main() -> None:
     batches = cli.number(1), 0, "a quick try with so many batches for an epoch, and one epoch"
     options = cli.parser(__doc__, batches=batches).parse_args()
-    options.device = "cpu"  # that is the question
+    if options.device not in ("auto", "cpu"):
+        raise UsageError(f"device is '{options.device}', but the question is how fast the CPU is; leave --device out")
+    options.device = "cpu"
     mnist, source, _ = cli.prepare(options)
     if options.batches:
         mnist = Mnist(mnist.name, *(part.spread(BATCH * options.batches) for part in mnist[1:]))
