@@ -67,8 +67,9 @@ def test_damaged_and_swapped_files_are_named_with_shape_checksum_and_remedy(fold
         path.unlink()
     path = next(folder.glob("train-images*"))
     path.write_bytes(change(next(folder.glob(f"{source}*")).read_bytes()))
-    with pytest.raises(DataError, match=f"{path.name}.*({says}).*delete it") as error:
-        load_mnist("auto", folder)
+    for dataset in ("auto", "mnist"):
+        with pytest.raises(DataError, match=f"{path.name}.*({says}).*delete it") as error:
+            load_mnist(dataset, folder)
     if extracted:
         assert mnist.FILES["train-images-idx3-ubyte"][1] in str(error.value)
         assert hashlib.md5(path.read_bytes()).hexdigest() in str(error.value)

@@ -221,7 +221,12 @@ def test_a_continuation_begins_with_the_best_weights_and_belongs_to_them(config,
     save_checkpoint(source.home.runs / config.run / "model.pt", {"config": config.to_dict(), "weights": weights})
     source.weights[config.run] = mark = fingerprint(weights)
     source.save(config.run, results)
-    found = continued(replace(config, max_epochs=4), tiny_mnist, source, "cpu")
+    torch.manual_seed(5)
+    ((_, vae),) = source.models([replace(config, seed=9), config], "cpu")  # of both this one has been trained
+    drawn = torch.rand(3)
+    torch.manual_seed(0)  # what is drawn for a model depends on no other
+    assert torch.equal(drawn, torch.rand(3))
+    found = continued(replace(config, max_epochs=4), vae, tiny_mnist, source, "cpu")
     state = load_checkpoint(source.home.runs / "continued" / f"{config.run}-{mark}" / "state.pt", {"history"})
     values = [row["val"]["elbo"] for row in state["history"]]
     assert (found["epochs"], len(values)) == (3, 5)

@@ -22,6 +22,7 @@ from common.evaluation import bits_per_dimension, mean_and_se
 from common.mnist import Mnist
 from common.runs import Source, open_run, save_checkpoint
 from common.training import evaluate, make_learner, means, train
+from common.vae import VAE
 
 IMAGES, BITS = 0.6, 0.0005  # of other rules: the smallest sufficient share of images, and gain in bits per pixel
 EPOCHS, PATIENCE = 30, 10  # of models that go on
@@ -32,11 +33,11 @@ def main() -> None:
     options, mnist, source, device = cli.with_data(__doc__, max_epochs=(cli.number(0), EPOCHS, "of each, more"))
     rules = {"patience": TASK_1.patience, "rise": TASK_1.min_gain, "images": IMAGES, "bits": BITS}
     results = {"rules": rules, "patience": PATIENCE, "plateaus": {}, "runs": {}}
-    for config, _ in source.models([*CHOICES, TASK_3], device):
+    for config, vae in source.models([*CHOICES, TASK_3], device):
         results["plateaus"][config.run] = first_plateaus(source.results(config.run), config)
         if config in CHOICES and config.make_likelihood().independent:
             config = replace(config, max_epochs=options.max_epochs + 1)
-            results["runs"][config.run] = continued(config, mnist, source, device)
+            results["runs"][config.run] = continued(config, vae, mnist, source, device)
     source.save("continued", results)
 
 
@@ -52,10 +53,9 @@ def first_plateaus(results: dict[str, Any], config: Config) -> dict[str, int | N
     return {"rise": len(rows) - 1 if ended else None, **found}
 
 
-def continued(config: Config, mnist: Mnist, source: Source, device: str) -> dict[str, Any]:
+def continued(config: Config, best: VAE, mnist: Mnist, source: Source, device: str) -> dict[str, Any]:
     """A training whose history begins with epoch 0 and the best epoch of the one that has ended, with its weights."""
-    best, ended = source.vae(config.run, device), source.results(config.run)
-    patient = replace(config, patience=PATIENCE)
+    ended, patient = source.results(config.run), replace(config, patience=PATIENCE)
     folder = source.home.runs / "continued" / f"{config.run}-{source.weights[config.run]}"
     before = evaluate(best, mnist.val.x)
     with open_run(folder):
