@@ -1,7 +1,7 @@
 """How does the Bernoulli model compare with published ones? These are measured by log p(b) of test images b ~ p(B|x).
 
-Writes report/results/binary.json: the ceiling of Task 2d's objective, the one-sample bound with q(Z|b), and a bound
-with more samples on some images.
+Writes report/results/binary-<run>.json: the ceiling of Task 2d's objective, the one-sample bound with q(Z|b), and a
+bound with more samples on some images.
 """
 
 import sys
@@ -35,7 +35,7 @@ def main() -> None:
         "importance_images": len(few),
         "importance_weighted": {"samples": SAMPLES, **ev.mean_and_se(ev.importance_bound(weights))},
     }
-    source.save("binary", results)
+    source.save(f"binary-{options.run}", results)
 
 
 if __name__ == "__main__":

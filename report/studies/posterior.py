@@ -2,7 +2,7 @@
 
 log p(x) = ELBO of q(Z|x) + amortisation gap + remaining gap, where the first gap ends at the ELBO of q(Z|Psi*) and the
 second is KL(q(Z|Psi*) || p(Z|x)). Psi starts at the modes of the grid, so that its arg max is found. Writes
-report/results/posterior.json and a figure of a few images.
+report/results/posterior-<run>.json and a figure of a few images.
 """
 
 import math
@@ -76,7 +76,7 @@ def main() -> None:
         "median_error": off.abs().median().item(),
         "within_three_errors": (off.abs() < 3 * error + 1e-3).double().mean().item(),
     }
-    source.save("posterior", results)
+    source.save(f"posterior-{options.run}", results)
     order, q_x = gap.argsort().tolist(), vae.q_z(x)
     figure, axes = plt.subplots(3, 4, figsize=(6.5, 4.6), height_ratios=[1, 2, 2])
     chosen = [*order[len(order) // 2 :][:2], *order[-2:]]  # two of median amortisation gap, and the two largest
