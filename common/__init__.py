@@ -16,6 +16,7 @@ Symbols, as in the assignment          shapes
 Everything called elbo, log_likelihood or kl is in nats per image, summed over D pixels or K latents.
 """
 
+import os
 import sys
 from types import TracebackType
 
@@ -29,3 +30,5 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 
 sys.excepthook = _excepthook
+if sys.stderr is None or not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_DISABLE", "1")  # nobody watches the bars; on a closed pipe one would end the script

@@ -13,11 +13,11 @@ from pathlib import Path
 from subprocess import list2cmdline
 from typing import Any, NoReturn
 
-from common.config import TASK_1, TASK_3, Config, foreign
-from common.errors import UsageError, UserError, say
+from common.config import Config, foreign
+from common.errors import UsageError, UserError
 from common.mnist import ROOT, Mnist, load_mnist
-from common.runs import Source, fingerprint, open_run, save_checkpoint
-from common.training import train
+from common.runs import Source
+from common.training import train_run
 from common.vae import VAE
 
 import torch
@@ -111,7 +111,8 @@ def settle(options: argparse.Namespace) -> str:
             raise RuntimeError
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device is '{device}', which torch cannot use here; try --device cpu") from error
+        usable = f"none of {', '.join(DEVICES)}, or not to be had here"
+        raise UsageError(f"device is '{device}', which is {usable}; try --device cpu") from error
     return device
 
 
@@ -172,30 +173,6 @@ def train_runs(options: argparse.Namespace) -> None:
         train_run(config, mnist, source, device)
 
 
-def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None:
-    """Train a run, or go on with it, until its end; save weights and results, and say what happened."""
-    run, folder, source = config.run, source.home.runs / config.run, Source(mnist.name, config.command, source.data_dir)
-    with open_run(folder):
-        results, weights = train(config, mnist, folder, device)
-        content = {"run": run, "dataset": mnist.name, "config": config.to_dict(), "weights": weights}
-        save_checkpoint(folder / "model.pt", content)
-        source.weights[run] = fingerprint(weights)
-        source.save(run, results)
-    epochs, best, test = len(results["history"]) - 1, results["best_epoch"], results["test"]
-    reason = f"--max-epochs is {config.max_epochs}{' and it had more already' if epochs > config.max_epochs else ''}"
-    if results["stopped_by"] == "patience":
-        reason = f"its validation ELBO reached plateau {config.drops + 1}"
-    say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")
-    say(f"test ELBO {test['elbo']:.2f} ± {test['elbo_se']:.2f} nats per image, KL {test['kl']:.2f}. Its figures:")
-    scripts = ["task_1/curves", "task_1/reconstruct", "task_1/sample"]
-    if run == Config(config.likelihood).run != TASK_1.run:
-        scripts = ["task_2/figures"]
-    elif config.latent_dim == TASK_3.latent_dim:
-        scripts = ["task_1/curves", "task_3/latent_2d"]
-    for script in scripts:
-        say(f"    python {script}.py --run {run}{source.option}")
-
-
 def main(script: Callable[[], None]) -> None:
     """Run a script; errors that are the user's become one message and an exit code, interruptions 130."""
     for name in ("stdout", "stderr"):  # None in a service
@@ -208,13 +185,11 @@ def main(script: Callable[[], None]) -> None:
             sys.stdout.flush()
         except OSError:  # nobody reads what is said; all files have been written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except torch.OutOfMemoryError:
-        name = Path(sys.argv[0]).name
-        print(f"{name}: the GPU's memory is full; end what else uses it, or take --device cpu", file=sys.stderr)
-        sys.exit(1)
+    except (UserError, torch.OutOfMemoryError) as error:
+        full = "the GPU's memory is full; end what else uses it, or take --device cpu"
+        text, code = (error, error.exit_code) if isinstance(error, UserError) else (full, 1)
+        print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
+        sys.exit(code)
     except KeyboardInterrupt:
         again = (list2cmdline if os.name == "nt" else shlex.join)(["python", *sys.argv])
         print(f"\ninterrupted; what is complete is kept, and this goes on or starts again: {again}", file=sys.stderr)

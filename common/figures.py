@@ -78,12 +78,12 @@ def elbo_curves(results: dict[str, Any], name: str = "ELBO") -> Figure:
     rates = [row["learning_rate"] for row in history]
     drops = [epoch for epoch in range(1, len(rates) - 1) if rates[epoch + 1] != rates[epoch]]
     late = max(1, len(history) // 6)
-    figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.7))
+    figure, axes = plt.subplots(1, 2, figsize=(5.5, 2.28))
     for axis, rows, title in ((axes[0], history, "all epochs"), (axes[1], history[late:], f"from epoch {late}")):
         for epoch in drops:  # wide, to be seen under the line of the best epoch, too
             axis.axvline(epoch, color=COLOURS[2], lw=2.5, label="learning rate falls" if epoch == drops[0] else None)
         for part, style, text in (("train", {"color": COLOURS[1]}, "training"), ("val", VALIDATION, "validation")):
-            label = f"{text} ({results['images'][part]:,} images)"
+            label = f"{text} ({results['images'][part]:,})"
             axis.plot([row["epoch"] for row in rows], [row[part]["elbo"] for row in rows], label=label, **style)
         axis.axvline(best, color="black", linestyle=":", label=f"best epoch: {best}")
         axis.set(xlabel="epoch", ylabel=f"{name} / nats", title=title)

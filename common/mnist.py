@@ -68,7 +68,7 @@ def load_mnist(dataset: str = "auto", data_dir: Path | None = None) -> Mnist:
         return _mnist5k()
     by, folder = ("--data-dir", data_dir) if data_dir else (f"${VARIABLE}", os.environ.get(VARIABLE))
     if folder:
-        if found := _files_in(Path(folder).expanduser()):
+        if found := _files_in(Path(os.path.expanduser(folder))):  # unlike Path.expanduser, never fails
             return _from_files(found)
         raise DataError(f"{by} is {folder}, where MNIST's four files are not: {', '.join(FILES)}, with or without .gz")
     places = [ROOT / "data", ROOT.parent / "shared" / "mnist"]
@@ -152,7 +152,7 @@ def _read_first(paths: list[Path], name: str) -> np.ndarray:
 
 def _download(target: Path) -> Mnist:
     """Download with torchvision into a temporary folder; what is intact moves to target, file by file."""
-    from torchvision.datasets import MNIST  # takes a second to load, and is needed here alone
+    from torchvision.datasets import MNIST  # takes a second to load: only where it is needed
 
     target.mkdir(parents=True, exist_ok=True)
     socket.setdefaulttimeout(20)

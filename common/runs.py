@@ -2,7 +2,7 @@
 
 data/runs/<run>/state.pt    everything after the last complete epoch, to go on from
 data/runs/<run>/model.pt    the best weights, written when training has ended
-data/shipped/<run>.pt       the same for the runs of the report; used where there is no run of one's own
+data/shipped/<run>.pt       the same for models of the report; used where there is no run of one's own
 report/results/<name>.json  numbers; report/figures/<name>.png: pictures
 data/mnist5k/               the same folders for the stand-in
 
@@ -36,6 +36,8 @@ from tqdm import tqdm
 
 FORMAT = 2  # of the files; raised when old ones can no longer be read
 FREE = 200 * 2**20  # bytes of disk that a training of the usual size needs
+# how reading a damaged or foreign checkpoint can fail
+UNREADABLE = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # as on network disks
 
 
@@ -63,7 +65,7 @@ class Source:
         self.home = home(dataset)
         self.weights: dict[str, str] = {}  # fingerprints by run
         self.option = "" if dataset == "mnist" else f" --dataset {dataset}"  # what other commands need to use it, too
-        self.option += f' --data-dir "{data_dir.expanduser().absolute()}"' if data_dir else ""
+        self.option += f' --data-dir "{os.path.abspath(os.path.expanduser(data_dir))}"' if data_dir else ""
 
     def load(self, run: str, results: str | None = None) -> dict[str, Any]:
         """The checkpoint of a trained model. Raises CheckpointError if there is none, if it is damaged, or if its
@@ -210,7 +212,7 @@ def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
             if damaged := archive.testzip():  # torch.load does not compare checksums
                 raise CheckpointError(f"{path}: {damaged} is damaged; delete the file and train again")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); delete it and train again") from error
     found = content.get("format") if isinstance(content, dict) else None

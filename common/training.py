@@ -8,18 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common.config import Config
+from common.config import TASK_1, TASK_3, Config
 from common.errors import CheckpointError, UserError, say
 from common.evaluation import mean_and_se
 from common.mnist import Mnist
-from common.runs import load_checkpoint, save_checkpoint
+from common.runs import Source, fingerprint, load_checkpoint, open_run, save_checkpoint
 from common.vae import ELBO, VAE, Score, elbo, start_from_marginals
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-STATE = {"config", "dataset", "vae", "average", "optimiser", "history", "val_elbos", "best"}
+STATE = {"config", "vae", "average", "optimiser", "history", "val_elbos", "best"}
 EVALUATION_SEED = 1  # the same noise at every evaluation, so that epochs differ by the weights alone
 
 
@@ -159,12 +159,35 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
             best = copy.deepcopy(average.module.state_dict())
         state = {name: part.state_dict() for name, part in parts.items()}
         state |= {"history": history, "val_elbos": val_elbos, "best": best}
-        save_checkpoint(folder / "state.pt", {"config": config.to_dict(), "dataset": mnist.name, **state})
+        save_checkpoint(folder / "state.pt", {"config": config.to_dict(), **state})
         say(progress(row, stopping))
 
     average.module.load_state_dict(best)
     on_test = evaluate(average.module, mnist.test.x.to(device))
     return summary(config, mnist, history, stopping, on_test), best
+
+
+def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None:
+    """Train a run, or go on with it, until its end; save weights and results, and say what happened."""
+    run, folder, source = config.run, source.home.runs / config.run, Source(mnist.name, config.command, source.data_dir)
+    with open_run(folder):
+        results, weights = train(config, mnist, folder, device)
+        save_checkpoint(folder / "model.pt", {"config": config.to_dict(), "weights": weights})
+        source.weights[run] = fingerprint(weights)
+        source.save(run, results)
+    epochs, best, test = len(results["history"]) - 1, results["best_epoch"], results["test"]
+    reason = f"--max-epochs is {config.max_epochs}{' and it had more already' if epochs > config.max_epochs else ''}"
+    if results["stopped_by"] == "patience":
+        reason = f"its validation ELBO reached plateau {config.drops + 1}"
+    say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")
+    say(f"test ELBO {test['elbo']:.2f} ± {test['elbo_se']:.2f} nats per image, KL {test['kl']:.2f}. Its figures:")
+    scripts = ["task_1/curves", "task_1/reconstruct", "task_1/sample"]
+    if run == Config(config.likelihood).run != TASK_1.run:
+        scripts = ["task_2/figures"]
+    elif config.latent_dim == TASK_3.latent_dim:
+        scripts = ["task_1/curves", "task_3/latent_2d"]
+    for script in scripts:
+        say(f"    python {script}.py --run {run}{source.option}")
 
 
 def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, list, dict]:

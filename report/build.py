@@ -150,7 +150,7 @@ def read_authors(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # tomllib names the line
         raise UserError(f"{path}: {error}") from error
     authors = content.get("author", [])
-    fits = isinstance(authors, list) and all(isinstance(row, dict) for row in authors)
+    fits = content.keys() <= {"author"} and isinstance(authors, list) and all(isinstance(row, dict) for row in authors)
     if not fits or not all(isinstance(value, str) for row in authors for value in row.values()):
         raise UserError(f"{path}: expected a block [[author]] for each of you, with texts in quotes")
     return content
@@ -172,7 +172,7 @@ def build_pdf(target: Path = REPORT / "report.pdf", authors: Path = REPORT / "au
 
 
 def build_zip(target: Path = REPORT / "submission.zip") -> Path:
-    """The code with results and figures, and the weights that they were made with: no data, no caches."""
+    """The code with results and figures, and the weights of the report's models: no data, no caches."""
 
     def fill(file: Any) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

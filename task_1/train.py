@@ -1,6 +1,6 @@
 """Task 1a to 1c: train the VAE with the Gaussian p(X|z) until the stopping criterion ends it.
 
-    the data                   common/mnist.py: the files are checked; 50,000 + 10,000 and 10,000 images, / 255
+    the data                   common/mnist.py: MD5 of the files, so 60,000 and 10,000 images; / 255; split
 1a  the networks               common/vae.py: Encoder, Decoder, VAE
     the hyperparameters        common/config.py, each with its reason; the optimiser: make_learner in common/training.py
 1b  log p(x|z)                 common/likelihoods.py: Gaussian
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import cli
 from common.config import TASK_1
 from common.errors import say
+from common.training import train_run
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     (config,) = cli.configs_of(options)
     mnist, source, device = cli.prepare(options)
     say(f"{len(mnist.train.x)} + {len(mnist.val.x)} training and validation images, {len(mnist.test.x)} test images")
-    cli.train_run(config, mnist, source, device)  # the training itself: train in common/training.py
+    train_run(config, mnist, source, device)  # what it does: train in common/training.py
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ import signal
 import sys
 from types import SimpleNamespace
 
-from common import cli
-from common.config import CHOICES, Config
+from common import cli, training
+from common.config import TASK_1, Config
 from common.errors import UserError, say
-from report.build import ANSWERS
+from report.build import ANSWERS, REPORTED
 
 import pytest
 import torch
@@ -92,12 +92,12 @@ def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_wit
     assert f"{RUN} ended after 1 epochs, because --max-epochs is 0 and it had more already" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("config", CHOICES, ids=lambda config: config.run)
+@pytest.mark.parametrize("config", [TASK_1, *map(Config, REPORTED)], ids=lambda config: config.run)
 def test_the_figures_that_a_training_names_are_those_of_the_build(config, tiny_mnist, monkeypatch, capsys):
     test = {"elbo": -1.0, "elbo_se": 0.1, "kl": 1.0}
     results = {"history": [{}], "best_epoch": 0, "test": test, "stopped_by": "patience"}
-    monkeypatch.setattr(cli, "train", lambda *_: (results, {"a": torch.ones(1)}))
-    cli.train_run(config, tiny_mnist, cli.Source("mnist5k", config.command), "cpu")
+    monkeypatch.setattr(training, "train", lambda *_: (results, {"a": torch.ones(1)}))
+    training.train_run(config, tiny_mnist, cli.Source("mnist5k", config.command), "cpu")
     lines = [line.removesuffix(" --dataset mnist5k") for line in capsys.readouterr().out.splitlines()]
     named = {line.removeprefix("    python ") for line in lines if line.startswith("    python ")}
     assert named
@@ -117,7 +117,7 @@ def test_fault_41_output_that_nobody_can_read_loses_nothing(tiny, tmp_path, monk
 def test_fault_42_a_folder_for_results_that_cannot_be_written_is_found_first(tiny, tmp_path, monkeypatch):
     (tmp_path / "data" / "mnist5k").mkdir(parents=True)
     (tmp_path / "data" / "mnist5k" / "results").write_text("a file where the folder should be")
-    monkeypatch.setattr(cli, "train", lambda *_: pytest.fail("trained for nothing"))
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained for nothing"))
     with pytest.raises(UserError, match=r"cannot write to .*results.*make it writable"):
         cli.train_runs(options(*SMALL))
 

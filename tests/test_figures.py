@@ -39,7 +39,7 @@ def test_curves_show_both_parts_the_best_epoch_and_the_drops():
     ]
     results = {"history": history, "best_epoch": 17, "images": {"train": 4000, "val": 500}}
     figure = elbo_curves(results)
-    assert "training (4,000 images)" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "training (4,000)" in [text.get_text() for text in figure.legends[0].get_texts()]
     for axis in figure.axes:
         *drops, train, val, best = axis.lines
         assert [line.get_xdata()[0] for line in drops] == [8, 12]

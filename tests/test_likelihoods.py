@@ -5,7 +5,7 @@ import math
 from common.config import Config
 from common.grey_levels import LEVELS
 from common.inflated import log_sequence, log_ways
-from common.likelihoods import EPS, LIKELIHOODS, CategoricalLikelihood, Gaussian, Neighbours
+from common.likelihoods import EPS, LIKELIHOODS, Neighbours
 from common.vae import LEFT
 from report.studies.variants import GreyGaussian
 
@@ -28,6 +28,11 @@ def all_levels(likelihood, pixels=5):
     """p_x with batch shape (256, 1, 1, pixels) for random raw channels, and the 256 levels in that shape."""
     raw = some_raw(likelihood, 1, side=1).expand(LEVELS, -1, -1, pixels) * torch.linspace(-1, 1, pixels)
     return likelihood.p_x(raw), LEVEL.view(-1, 1, 1, 1).expand(-1, 1, 1, pixels)
+
+
+def one_of_each_bin(likelihood):
+    """True for one level of each bin where observe joins levels, else for all: (256,)."""
+    return torch.cat([torch.ones(1, dtype=torch.bool), likelihood.observe(LEVEL).diff() != 0])
 
 
 def numpy(tensor):
@@ -105,8 +110,8 @@ def test_masses_of_the_levels_or_bins_sum_to_one(name):
     likelihood = LIKELIHOODS[name]()
     p_x, x = all_levels(likelihood)
     mass = likelihood.log_mass(p_x, x).double().exp()  # (256, 1, 1, pixels)
-    first = torch.cat([torch.ones(1, dtype=torch.bool), likelihood.observe(LEVEL).diff() != 0])  # one level of each bin
-    torch.testing.assert_close(mass[first].sum(0), torch.ones(1, 1, 5).double(), atol=2e-3, rtol=0)
+    total = mass[one_of_each_bin(likelihood)].sum(0)
+    torch.testing.assert_close(total, torch.ones(1, 1, 5).double(), atol=2e-3, rtol=0)
 
 
 def test_a_gaussian_on_grey_levels_learns_a_mean_beyond_black():
@@ -192,27 +197,17 @@ def test_samples_have_the_frequencies_of_the_masses(name):
     raw = some_raw(likelihood, 1, scale=0.7, side=1)
     x = likelihood.sample(likelihood.p_x(raw.expand(50_000, -1, -1, -1)))
     mass = likelihood.log_mass(likelihood.p_x(raw.expand(256, -1, -1, -1)), LEVEL.view(-1, 1, 1, 1)).exp().flatten()
-    binned = isinstance(likelihood, CategoricalLikelihood)
-    values = likelihood.observe(LEVEL) if binned else LEVEL
-    for low, high in ((0.0, 0.2), (0.2, 0.6), (0.6, 1.0)):
-        if binned:
-            k = likelihood.channels
-            expected = sum(mass[values == j][0] for j in range(k) if low <= j / (k - 1) < high)
-            share = ((x >= low - 1e-6) & (x < high - 1e-6)).float().mean()
-        else:
-            expected = mass[(values > low) & (values <= high)].sum()
-            share = ((x > low + 0.5 / 255) & (x <= high + 0.5 / 255)).float().mean()
+    mass = torch.where(one_of_each_bin(likelihood), mass, 0.0)
+    shown = likelihood.render(likelihood.observe(LEVEL))  # the level itself, or the grey value of its bin
+    for low, high in ((-1.0, 0.2), (0.2, 0.6), (0.6, 1.0)):
+        expected = mass[(shown > low) & (shown <= high)].sum()
+        share = ((x > low + 0.5 / 255) & (x <= high + 0.5 / 255)).float().mean()
         assert abs(float(share) - float(expected)) < 0.015
 
 
-def test_gaussian_floor():
-    likelihood = Gaussian(sigma_min=0.01)
-    p_x = likelihood.p_x(torch.tensor([-80.0, -80.0]).view(1, 2, 1, 1))
-    assert p_x.scale.item() == pytest.approx(0.01)
-
-
 def test_constants_have_the_same_default_here_and_in_the_settings():
-    assert Config("gaussian", sigma_min=0.05).make_likelihood().sigma_min == 0.05
+    floor = Config("gaussian", sigma_min=0.05).make_likelihood().p_x(torch.full((1, 2, 1, 1), -80.0)).scale
+    assert floor.item() == pytest.approx(0.05)
     assert Config("categorical", bins=16).make_likelihood().channels == 16
     assert Config("categorical").bins == LIKELIHOODS["categorical"]().channels
     assert Config("beta").eps == LIKELIHOODS["beta"]().eps
@@ -237,9 +232,8 @@ def test_neighbours_give_all_images_of_two_pixels_one_in_total(neighbours, shape
     drawn = neighbours.sample(neighbours.p_x(raw.expand(20_000, -1, -1, -1)))
     for dark in (LEVEL < 0.3, LEVEL == 0):  # both pixels together: as often as the masses say
         expected = log_p.exp().view(LEVELS, LEVELS)[dark][:, dark].sum().item()
-        assert (drawn <= LEVEL[dark].max()).flatten(1).all(dim=1).double().mean().item() == pytest.approx(
-            expected, abs=0.015
-        )
+        share = (drawn <= LEVEL[dark].max()).flatten(1).all(dim=1).double().mean().item()
+        assert share == pytest.approx(expected, abs=0.015)
 
 
 def test_neighbours_see_no_later_pixel_but_earlier_ones(neighbours, images):

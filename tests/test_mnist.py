@@ -90,9 +90,10 @@ def test_named_folder_comes_first_and_must_hold_mnist(folder, tmp_path, monkeypa
         load_mnist("auto", tmp_path / "empty")
     monkeypatch.setenv(mnist.VARIABLE, str(folder))
     assert load_mnist("auto").name == "mnist"
-    monkeypatch.setenv(mnist.VARIABLE, str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"\$MNIST_DIR is .*nowhere"):
-        load_mnist("auto")
+    for place in (str(tmp_path / "nowhere"), "~nobody-of-this-name/nowhere"):
+        monkeypatch.setenv(mnist.VARIABLE, place)
+        with pytest.raises(DataError, match=r"\$MNIST_DIR is .*nowhere"):
+            load_mnist("auto")
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,8 @@ def path(tmp_path):
 def store(config, path=None, results=True):
     """A model and the results that belong to it."""
     vae, source = config.make_vae(), Source("mnist", config.command)
-    content = {"run": config.run, "dataset": "mnist", "config": config.to_dict(), "weights": vae.state_dict()}
     path = path or source.home.runs / config.run / "model.pt"
-    save_checkpoint(path, content)
+    save_checkpoint(path, {"config": config.to_dict(), "weights": vae.state_dict()})
     if results:
         source.weights[config.run] = fingerprint(vae.state_dict())
         source.save(config.run, {})
@@ -65,6 +64,7 @@ def saved(content):
         (lambda content: b"", "delete"),
         (lambda content: b"hello", "delete"),
         (flipped, "delete"),
+        (lambda content: content[:30] + bytes([content[30] ^ 128]) + content[31:], "delete"),  # no UTF-8 in a name
         (lambda content: saved({"format": 0, "weights": {}}), "format is 0"),
         (lambda content: saved([1, 2]), "format is None"),
         (lambda content: saved({"format": runs.FORMAT}), r"expected \['weights'\]"),

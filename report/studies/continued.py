@@ -68,7 +68,7 @@ def continued(config: Config, best: VAE, mnist: Mnist, source: Source, device: s
             state = {name: part.state_dict() for name, part in parts.items()} | {"best": best.state_dict()}
             history = [ended["history"][0], ended["history"][ended["best_epoch"]] | {"val": means(before)}]
             state |= {"history": history, "val_elbos": [before.elbo.cpu()] * 2}
-            save_checkpoint(folder / "state.pt", {"config": patient.to_dict(), "dataset": mnist.name, **state})
+            save_checkpoint(folder / "state.pt", {"config": patient.to_dict(), **state})
         results, weights = train(patient, mnist, folder, device)
     best.load_state_dict(weights)
     gain = (evaluate(best, mnist.val.x).elbo - before.elbo).double()

@@ -8,6 +8,7 @@ black and for ink. Writes also a figure of the predictions for two pixels of one
 
 import sys
 from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -85,7 +86,7 @@ def figure_of(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
     left.axis("off")
     for axis, (name, (row, column, colour, lowest)) in zip(panels, PIXELS.items(), strict=True):
         left.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, color=colour, lw=2))
-        for style, (model, levels) in zip(LINES, predicted.items(), strict=False):
+        for style, (model, levels) in zip(cycle(LINES), predicted.items()):
             axis.plot(levels[:, row, column].cpu().numpy(), color=style, lw=1, label=model.capitalize())
         level = int(level_of(x[row, column]))
         axis.axvline(level, color="black", linestyle=":", lw=1, label="true level")

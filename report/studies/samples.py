@@ -27,7 +27,7 @@ NEAREST = 1000  # images whose nearest training image is looked for
 
 def main() -> None:
     draws = cli.number(2), 5, "sets of 10,000 images, for the errors"
-    components = cli.number(1), [10, 20, 40], "of fitted mixtures"
+    components = cli.number(1, 1000), [10, 20, 40], "of fitted mixtures"
     options, mnist, source, device = cli.with_data(__doc__, draws=draws, components=components)
     classifier = load_classifier(source, device)
     real, n = classifier.features(mnist.test.x), len(mnist.test.x)
