@@ -63,7 +63,6 @@ def main() -> None:
         "mean_image_nats": mean_and_se(-right(soft(mean, test.x))),
         "squared_error": beside_draws(squared_error),
         "label_log_loss": beside_draws(log_loss),
-        "label_entropy": {"draws": mean_and_se(entropy)},
         **failures(scores, nats, test.x),
         "check": check(vae, test.x[::CHECKED], log_p_left[::CHECKED], scores["log_p"][::CHECKED]),
     }
