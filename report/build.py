@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ STUDIES = [
     *(training(9, Config("bernoulli", seed=seed)) for seed in (1, 2)),
     training(24, Config("categorical", seed=1)),
     training(14, Config("inflated", seed=1)),
+    training(11, replace(TASK_3, seed=1)),
     training(4, Config("bernoulli", latent_dim=TASK_3.latent_dim)),  # Task 3a at the others' learning rate
     Step(2, "report/studies/classifier.py", "classifier.json"),
     Step(6, "report/studies/benchmark.py", "benchmark.json"),
