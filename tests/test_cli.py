@@ -3,6 +3,7 @@
 import io
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 from common import cli, training
@@ -72,6 +73,7 @@ def test_a_result_has_the_command_that_makes_it(monkeypatch):
     asked = ["--run", "beta-k032-eps=1e-5"]  # is found by the name that it has
     assert cli.command(parser.parse_args(asked)) == "task_1/sample.py --run beta-k32-eps=1e-05"
     assert cli.command(cli.parser("doc").parse_args([])) == "task_1/sample.py"
+    assert "~nobody-of-this-name" in cli.Source("mnist", "", Path("~nobody-of-this-name")).option  # a home that is not
 
 
 def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_without_one(tiny, tmp_path, capsys):

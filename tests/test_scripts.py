@@ -49,8 +49,9 @@ def test_nothing_of_the_stand_in_lands_among_mnists(made, project):
     assert not (project / "data" / "runs").exists()
 
 
-def test_in_a_process_of_its_own_without_asserts_and_with_warnings_as_errors(made, project):
-    result = python("-O", "-W", "error", project / "task_1/reconstruct.py", *STAND_IN)
+@pytest.mark.parametrize("flags", [("-O",), ("-W", "error")], ids=" ".join)
+def test_in_a_process_of_its_own_with_other_flags(flags, made, project):
+    result = python(*flags, project / "task_1/reconstruct.py", *STAND_IN)
     assert result.returncode == 0, result.stderr
     assert "gaussian-k32-reconstructions.png" in result.stdout
 
@@ -115,7 +116,11 @@ def test_fault_50_help_loads_nothing_that_it_does_not_need(project):
 @pytest.mark.parametrize(
     ("script", "given", "says"),
     [
-        ("task_1/sample.py", "--run gaussian-k7", "with: python task_1/train.py --latent-dim 7 --dataset mnist5k"),
+        (
+            "task_1/sample.py",
+            "--run gaussian-k7",
+            "train it with: python task_1/train.py --latent-dim 7 --dataset mnist5k",
+        ),
         ("task_1/curves.py", "--run gaussian-k7", "no results of 'gaussian-k7'"),
         ("task_3/latent_2d.py", "--run inflated-k32", "does not fit: this script needs K = 2; leave --run out"),
         ("task_3/latent_pca.py", f"--run {TASK_3.run}", "needs K >= 10"),
