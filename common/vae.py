@@ -102,7 +102,8 @@ class Mixture(nn.Module):
     def __init__(self, components: int, latent_dim: int, full: bool = False):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(components))
-        self.mu = nn.Parameter(torch.randn(components, latent_dim))
+        # near 0, where training begins to place q(Z|x): components that start farther out may never be used
+        self.mu = nn.Parameter(0.1 * torch.randn(components, latent_dim))
         self.log_sigma = nn.Parameter(torch.zeros(components, latent_dim))
         self.lower = nn.Parameter(torch.zeros(components, latent_dim, latent_dim)) if full else None
 
