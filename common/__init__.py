@@ -24,7 +24,7 @@ from types import TracebackType
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Ctrl-C while modules are loaded is one line, too; later cli.main takes it."""
     if issubclass(kind, KeyboardInterrupt):
-        print("interrupted before anything was begun", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -181,10 +181,6 @@ def main(script: Callable[[], None]) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         script()
-        try:
-            sys.stdout.flush()
-        except OSError:  # nobody reads what is said; all files have been written
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, torch.OutOfMemoryError) as error:
         full = "the GPU's memory is full; end what else uses it, or take --device cpu"
         text, code = (error, error.exit_code) if isinstance(error, UserError) else (full, 1)
@@ -196,3 +192,7 @@ def main(script: Callable[[], None]) -> None:
         sys.exit(130)
     finally:
         signal.signal(signal.SIGTERM, before)
+        try:
+            sys.stdout.flush()
+        except OSError:  # nobody reads what is said; all files have been written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -101,11 +101,12 @@ class Source:
             torch.manual_seed(0)
             yield config, vae
 
-    def results(self, name: str) -> dict[str, Any]:
-        """report/results/<name>.json, and the fingerprints of its weights as those of this source."""
-        path = self.home.results / f"{name}.json"
+    def results(self, run: str) -> dict[str, Any]:
+        """report/results/<run>.json, and the fingerprints of its weights as those of this source."""
+        path = self.home.results / f"{run}.json"
         if not path.is_file():
-            raise CheckpointError(f"no results of '{name}' in {path.parent}; make them first")
+            remedy = f"train it with: python {Config.of_run(run).command}{self.option}"
+            raise CheckpointError(f"no results of '{run}' in {path.parent}; {remedy}")
         results = read_json(path)
         self.weights = results["source"]["weights"] | self.weights
         return results
@@ -118,12 +119,17 @@ class Source:
 
         Raises ValueError for NaN or inf.
         """
-        text = json.dumps({"source": self.stamp(), **results}, allow_nan=False)
-        short = json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
+        text = json.dumps(shortened({"source": self.stamp(), **results}), indent=1)
         path = self.home.results / f"{name}.json"
-        write(path, lambda file: file.write(f"{json.dumps(short, indent=1)}\n".encode()))
+        write(path, lambda file: file.write(f"{text}\n".encode()))
         say(f"wrote {path}")
         return path
+
+
+def shortened(content: dict[str, Any]) -> dict[str, Any]:
+    """As it stands in a result file: floats with six significant digits. Raises ValueError for NaN or inf."""
+    text = json.dumps(content, allow_nan=False)
+    return json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
 
 
 def fingerprint(weights: dict[str, Tensor]) -> str:
@@ -171,10 +177,14 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable result ({error}); make it again") from error
-    source = content.get("source") if isinstance(content, dict) else None
-    if not isinstance(source, dict) or not isinstance(source.get("weights"), dict) or "command" not in source:
+    if not isinstance(content, dict) or not is_stamp(content.get("source")):
         raise CheckpointError(f"{path}: does not say what it was made from; make it again")
     return content
+
+
+def is_stamp(source: Any) -> bool:
+    """Whether this can be what Source.stamp gave."""
+    return isinstance(source, dict) and isinstance(source.get("weights"), dict) and "command" in source
 
 
 @contextmanager

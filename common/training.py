@@ -150,7 +150,7 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
             if not math.isfinite(row["train"]["elbo"] + row["val"]["elbo"]):
                 raise FloatingPointError("the ELBO after it is not finite")
         except FloatingPointError as error:
-            where = f"{config.run}: epoch {epoch}, {error}; the epochs before it are in {folder}"
+            where = f"{config.run}: epoch {epoch}, {error}{f'; the epochs before it are in {folder}' if epoch else ''}"
             raise UserError(f"{where}. Try a smaller --learning-rate or --max-grad-norm") from error
         row |= {"seconds": time.perf_counter() - started, "rose": rise(val_elbos, on_val.elbo)}
         history.append(row)
@@ -181,9 +181,9 @@ def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None
         reason = f"its validation ELBO reached plateau {config.drops + 1}"
     say(f"{run} ended after {epochs} epochs, because {reason}; best epoch: {best}, its weights: {folder / 'model.pt'}")
     say(f"test ELBO {test['elbo']:.2f} ± {test['elbo_se']:.2f} nats per image, KL {test['kl']:.2f}. Its figures:")
-    scripts = ["task_1/curves", "task_1/reconstruct", "task_1/sample"]
-    if run == Config(config.likelihood).run != TASK_1.run:
-        scripts = ["task_2/figures"]
+    scripts = ["task_2/figures"]
+    if config.likelihood == TASK_1.likelihood:
+        scripts = ["task_1/curves", "task_1/reconstruct", "task_1/sample"]
     elif config.latent_dim == TASK_3.latent_dim:
         scripts = ["task_1/curves", "task_3/latent_2d"]
     for script in scripts:

@@ -21,7 +21,7 @@ from common import cli
 from common.config import FAVOURITE, LEARNED, TASK_1, TASK_3, Config
 from common.errors import CheckpointError, UserError, say
 from common.mnist import ROOT
-from common.runs import find_model, fingerprint, home, load_checkpoint, read_json, trained, write
+from common.runs import find_model, fingerprint, home, is_stamp, load_checkpoint, read_json, shortened, trained, write
 
 import typst
 from PIL import Image
@@ -94,8 +94,9 @@ def stamp_of(path: Path) -> dict[str, Any]:
         if path.suffix == ".json":
             return read_json(path)["source"]
         with Image.open(path) as image:
-            return json.loads(image.text["Source"])
-    except (CheckpointError, OSError, KeyError, AttributeError, ValueError):
+            source = json.loads(image.text["Source"])
+            return source if is_stamp(source) else {}
+    except (CheckpointError, OSError, KeyError, AttributeError, ValueError, SyntaxError):  # the last from Pillow
         return {}
 
 
@@ -128,6 +129,11 @@ def problem(wanted: Step, known: dict[str, str]) -> str | None:
             return f"{name} was made by {source['command']}"
         if other := [run for run, mark in source["weights"].items() if weights_of(run, known) != mark]:
             return f"{name} was made with other weights of {', '.join(other)}"
+        settings = read_json(path).get("settings") if path.suffix == ".json" else None
+        if settings:  # of a training
+            mine = shortened(Config.of_run(path.stem).to_dict() | {"max_epochs": settings.get("max_epochs")})
+            if other := [name for name, value in mine.items() if settings.get(name, value) != value]:
+                return f"{path.name} is of a training with other {', '.join(other)}"
     return None
 
 

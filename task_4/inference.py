@@ -114,7 +114,7 @@ def ascend(
         q_z = Psi(*(part[rows] for part in psi)).q_z()
         estimate = elbo(vae, x, q_z, mask, z=q_z.mean + q_z.stddev * epsilon).elbo  # one sample, reparameterised
         optimiser.zero_grad()
-        (-estimate.sum()).backward()
+        (-estimate.sum()).backward(inputs=list(psi))  # the decoder gets no gradients
         optimiser.step()  # the other rows, which have ended, may drift
         sums = sums + torch.cat([*(part[rows] for part in psi), estimate.unsqueeze(1)], dim=1).detach()
     return sums

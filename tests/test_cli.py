@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from common import cli, training
-from common.config import TASK_1, Config
+from common.config import TASK_1, TASK_3, Config
 from common.errors import UserError, say
 from report.build import ANSWERS, REPORTED
 
@@ -83,7 +83,7 @@ def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_wit
     assert "KL " in out
     assert "learning rate 0.002; " in out
     assert f"{RUN} ended after 1 epochs, because --max-epochs is 1" in out
-    assert f'reconstruct.py --run {RUN} --dataset mnist5k --data-dir "{tmp_path / "my images"}"' in out
+    assert f'task_2/figures.py --run {RUN} --dataset mnist5k --data-dir "{tmp_path / "my images"}"' in out
     path = tmp_path / "data" / "mnist5k" / "results" / f"{RUN}.json"
     first = path.read_text()
     path.unlink()
@@ -94,7 +94,7 @@ def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_wit
     assert f"{RUN} ended after 1 epochs, because --max-epochs is 0 and it had more already" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("config", [TASK_1, *map(Config, REPORTED)], ids=lambda config: config.run)
+@pytest.mark.parametrize("config", [TASK_1, TASK_3, *map(Config, REPORTED)], ids=lambda config: config.run)
 def test_the_figures_that_a_training_names_are_those_of_the_build(config, tiny_mnist, monkeypatch, capsys):
     test = {"elbo": -1.0, "elbo_se": 0.1, "kl": 1.0}
     results = {"history": [{}], "best_epoch": 0, "test": test, "stopped_by": "patience"}

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from common import evaluation as ev
 from common.annealing import anneal, log_joint, resampled
-from common.config import FAVOURITE
+from common.config import FAVOURITE, Config
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS, CategoricalLikelihood
 from common.runs import Source
@@ -107,21 +107,25 @@ def test_fitted_mixture_finds_groups_and_gains_over_one_gaussian():
     assert mixture.score(z_val.numpy()) > Normal(0, 4).log_prob(z_val).sum(1).mean().item() + 2
 
 
-def test_variants_go_on_from_rows_of_the_same_command_and_classifier_alone(source):
+def test_variants_go_on_from_rows_of_the_same_command_classifier_and_settings_alone(source):
     source.weights, command = {"classifier": "a"}, source.command
-    assert rows_so_far(source) == {}
+    config, old = Config("beta", eps=1e-4), Config("beta", eps=1e-6)
+    wanted = [config, old, Config("beta", latent_dim=16)]
+    row = {config.run: {"settings": config.to_dict()}}
+    rest = {old.run: {"settings": old.to_dict() | {"weight_decay": 0.5}}, "gone-k2": {}}  # a default has changed since
+    assert rows_so_far(source, wanted) == {}
     for made_by, weights, rows in (
         (command, {}, {}),  # judged by no classifier
-        (f"{command}, 1 of 3 variants", {"classifier": "a"}, {"x": 1}),
+        (f"{command}, 1 of 3 variants", {"classifier": "a"}, row),
         (command, {"classifier": "b"}, {}),
         (f"{command} --max-epochs 1", {"classifier": "a"}, {}),
     ):
         other = Source("mnist", made_by)
         other.weights = weights
-        path = other.save("variants", {"rows": {"x": 1}})
-        assert rows_so_far(source) == rows
+        path = other.save("variants", {"rows": row | rest})
+        assert rows_so_far(source, wanted) == rows
     path.write_text("<<<<<<< HEAD")
-    assert rows_so_far(source) == {}
+    assert rows_so_far(source, wanted) == {}
 
 
 def each_log_joint(vae, x, z):

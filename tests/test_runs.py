@@ -182,8 +182,8 @@ def test_results_refuse_nan_and_have_no_noise_digits(source):
     assert not (source.home.results / "x.json").exists()
     path = source.save("x", {"value": 1 / 3, "n": 7})
     assert json.loads(path.read_text())["value"] == source.results("x")["value"] == 0.333333
-    with pytest.raises(CheckpointError, match="no results of 'y'"):
-        source.results("y")
+    with pytest.raises(CheckpointError, match=r"no results of 'beta-k7' in .*; train it with: python task_2/train.py"):
+        source.results("beta-k7")
 
 
 @pytest.mark.parametrize("content", ["", "<<<<<<< HEAD\n{}", "[]", '{"source": {}}', '{"a": 1}'])

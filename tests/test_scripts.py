@@ -68,11 +68,13 @@ def test_fault_39_and_45_the_users_environment_changes_no_byte(made, project, tm
 
 def test_fault_41_nobody_reads_the_output(made, project):
     command = [sys.executable, str(project / "task_1" / "sample.py"), *STAND_IN]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert b"Traceback" not in process.stderr.read()
-    process.stderr.close()
-    process.wait()
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for end, code in (([], 0), (["--run", "gaussian-k7"], 1)):
+        process = subprocess.Popen([*command, *end], env=buffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.close()
+        assert len(process.stderr.read().splitlines()) == code
+        process.stderr.close()
+        assert process.wait() == code
     bar = "import common; from tqdm import tqdm; print(*tqdm(range(3)))"  # a script's, which writes to stderr
     process = subprocess.Popen([sys.executable, "-c", bar], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stderr.close()
@@ -83,7 +85,7 @@ def test_fault_41_nobody_reads_the_output(made, project):
 
 def test_fault_46_ctrl_c_while_modules_are_loaded_is_one_line(project):
     result = python("-c", "import common; raise KeyboardInterrupt", cwd=project)
-    assert result.stderr == "interrupted before anything was begun\n"
+    assert result.stderr == "interrupted\n"
     assert result.returncode != 0
 
 
@@ -121,7 +123,7 @@ def test_fault_50_help_loads_nothing_that_it_does_not_need(project):
             "--run gaussian-k7",
             "train it with: python task_1/train.py --latent-dim 7 --dataset mnist5k",
         ),
-        ("task_1/curves.py", "--run gaussian-k7", "no results of 'gaussian-k7'"),
+        ("task_1/curves.py", "--run gaussian-k7", "python task_1/train.py --latent-dim 7 --dataset mnist5k"),
         ("task_3/latent_2d.py", "--run inflated-k32", "does not fit: this script needs K = 2; leave --run out"),
         ("task_3/latent_pca.py", f"--run {TASK_3.run}", "needs K >= 10"),
         ("task_4/complete.py", "--run neighbours-k32", "needs pixels that are independent given z"),

@@ -58,7 +58,7 @@ def variants() -> list[Config]:
 def main() -> None:
     options, mnist, source, device = cli.with_data(__doc__, max_epochs=(cli.number(0), TASK_1.max_epochs, "of each"))
     classifier, command, wanted = load_classifier(source, device), source.command, variants()
-    rows = {run: row for run, row in rows_so_far(source).items() if run in {config.run for config in wanted}}
+    rows = rows_so_far(source, wanted)
     for config in CHOSEN:
         vae, trained = source.vae(config.run, device), source.results(config.run)
         rows[config.run] = described(config, trained) | measured(vae, mnist, classifier)
@@ -76,22 +76,24 @@ def main() -> None:
         source.save("variants", {"images": len(mnist.val.x), "active_above": ACTIVE, "rows": rows})
 
 
-def rows_so_far(source: Source) -> dict[str, Any]:
-    """The rows that the same command, interrupted, has left, if the same classifier judged them."""
+def rows_so_far(source: Source, wanted: list[Config]) -> dict[str, Any]:
+    """The rows that the same command, interrupted, has left, if the same classifier judged them and settings are so."""
     try:
         before = read_json(source.home.results / "variants.json")
     except CheckpointError:  # there is none, or it is damaged
         return {}
     same = before["source"]["command"].split(",")[0] == source.command
     judge = before["source"]["weights"].get("classifier") == source.weights["classifier"]
-    return before["rows"] if same and judge else {}
+    rows = before["rows"] if same and judge else {}
+    fit = [c.run for c in wanted if c.run in rows and not c.differences(rows[c.run].get("settings", {}))]
+    return {run: rows[run] for run in fit}
 
 
 def described(config: Config, results: dict[str, Any]) -> dict[str, Any]:
     settings = {name: getattr(config, name) for name in ("likelihood", "latent_dim", "bins", "eps", "sigma_min")}
     epochs = len(results["history"]) - 1
     each = statistics.median(row["seconds"] for row in results["history"])  # a computer may have slept in one of them
-    return {**settings, "seconds": each * epochs, "epochs": epochs}
+    return {**settings, "settings": config.to_dict(), "seconds": each * epochs, "epochs": epochs}
 
 
 def measured(vae: VAE, mnist: Mnist, classifier: Classifier) -> dict[str, Any]:
