@@ -21,7 +21,7 @@ from common import cli
 from common.config import FAVOURITE, LEARNED, TASK_1, TASK_3, Config
 from common.errors import CheckpointError, UserError, say
 from common.mnist import ROOT
-from common.runs import find_model, fingerprint, home, is_stamp, load_checkpoint, read_json, shortened, trained, write
+from common.runs import find_model, fingerprint, home, is_stamp, load_checkpoint, outdated, read_json, trained, write
 
 import typst
 from PIL import Image
@@ -129,11 +129,9 @@ def problem(wanted: Step, known: dict[str, str]) -> str | None:
             return f"{name} was made by {source['command']}"
         if other := [run for run, mark in source["weights"].items() if weights_of(run, known) != mark]:
             return f"{name} was made with other weights of {', '.join(other)}"
-        settings = read_json(path).get("settings") if path.suffix == ".json" else None
-        if settings:  # of a training
-            mine = shortened(Config.of_run(path.stem).to_dict() | {"max_epochs": settings.get("max_epochs")})
-            if other := [name for name, value in mine.items() if settings.get(name, value) != value]:
-                return f"{path.name} is of a training with other {', '.join(other)}"
+        settings = read_json(path).get("settings") if path.suffix == ".json" else None  # of a training
+        if settings and (other := outdated(Config.of_run(path.stem), settings)):
+            return f"{name} is of a training with other {', '.join(other)}"
     return None
 
 

@@ -8,7 +8,7 @@ from common.annealing import anneal, log_joint, resampled
 from common.config import FAVOURITE, Config
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS, CategoricalLikelihood
-from common.runs import Source
+from common.runs import Source, shortened
 from common.vae import LEFT, VAE, masked
 from report.studies import completions, posterior
 from report.studies.classifier import Classifier, frechet_distance, inception_score
@@ -109,9 +109,9 @@ def test_fitted_mixture_finds_groups_and_gains_over_one_gaussian():
 
 def test_variants_go_on_from_rows_of_the_same_command_classifier_and_settings_alone(source):
     source.weights, command = {"classifier": "a"}, source.command
-    config, old = Config("beta", eps=1e-4), Config("beta", eps=1e-6)
+    config, old = Config("gaussian", latent_dim=16), Config("beta", eps=1e-6)
     wanted = [config, old, Config("beta", latent_dim=16)]
-    row = {config.run: {"settings": config.to_dict()}}
+    row = shortened({config.run: {"settings": config.to_dict()}})
     rest = {old.run: {"settings": old.to_dict() | {"weight_decay": 0.5}}, "gone-k2": {}}  # a default has changed since
     assert rows_so_far(source, wanted) == {}
     for made_by, weights, rows in (
