@@ -131,7 +131,7 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
     x_train, x_val = mnist.train.x.to(device), mnist.val.x.to(device)
     vae, average, optimiser = make_learner(config, device)
     parts = {"vae": vae, "average": average, "optimiser": optimiser}
-    history, val_elbos, best = resume(folder / "state.pt", config, parts)
+    history, val_elbos, best, made = resume(folder / "state.pt", config, parts)
     stopping = EarlyStopping(config, [row["val"]["elbo"] for row in history])
 
     while not stopping.stop and len(history) <= config.max_epochs:
@@ -158,13 +158,14 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
         if stopping.update(row["val"]["elbo"]):
             best = copy.deepcopy(average.module.state_dict())
         state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"history": history, "val_elbos": val_elbos, "best": best}
+        made = made_with()
+        state |= {"history": history, "val_elbos": val_elbos, "best": best, "made_with": made}
         save_checkpoint(folder / "state.pt", {"config": config.to_dict(), **state})
         say(progress(row, stopping))
 
     average.module.load_state_dict(best)
     on_test = evaluate(average.module, mnist.test.x.to(device))
-    return summary(config, mnist, history, stopping, on_test), best
+    return summary(config, mnist, history, stopping, on_test) | (made or made_with()), best
 
 
 def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None:
@@ -190,13 +191,13 @@ def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None
         say(f"    python {script}.py --run {run}{source.option}")
 
 
-def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, list, dict]:
-    """Bring model, average and optimiser to the last complete epoch; its history, validation ELBOs and best weights.
+def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, list, dict, dict | None]:
+    """Bring model, average and optimiser to the last complete epoch; its history, ELBOs, best weights and made_with.
 
     Raises UserError if the file holds a training with other settings, CheckpointError if it is damaged.
     """
     if not path.exists():
-        return [], [], {}
+        return [], [], {}, None
     state = load_checkpoint(path, STATE)
     if different := config.differences(state["config"]):
         remedy = "use the settings that it was started with, or delete the folder to start again"
@@ -206,7 +207,12 @@ def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, lis
             part.load_state_dict(state[name])
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: does not fit this code ({error}); delete it and train again") from error
-    return state["history"], state["val_elbos"], state["best"]
+    return state["history"], state["val_elbos"], state["best"], state.get("made_with")
+
+
+def made_with() -> dict[str, Any]:
+    packages = ("torch", "torchvision", "numpy", "matplotlib")
+    return {"versions": {package: version(package) for package in packages}, "threads": torch.get_num_threads()}
 
 
 def rise(val_elbos: list[Tensor], now: Tensor) -> dict[str, float] | None:
@@ -244,6 +250,4 @@ def summary(
         "stopped_by": "patience" if stopping.stop else "max_epochs",
         "test": {"elbo_se": mean_and_se(on_test.elbo)["se"], **means(on_test)},
         "seconds": sum(row["seconds"] for row in history),
-        "versions": {package: version(package) for package in ("torch", "torchvision", "numpy", "matplotlib")},
-        "threads": torch.get_num_threads(),
     }

@@ -76,7 +76,7 @@ def test_a_result_has_the_command_that_makes_it(monkeypatch):
     assert "~nobody-of-this-name" in cli.Source("mnist", "", Path("~nobody-of-this-name")).option  # a home that is not
 
 
-def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_without_one(tiny, tmp_path, capsys):
+def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again(tiny, tmp_path, capsys, monkeypatch):
     cli.train_runs(options(*SMALL, "--data-dir", str(tmp_path / "my images")))
     out = capsys.readouterr().out
     assert "epoch   1: ELBO -" in out
@@ -87,6 +87,7 @@ def test_what_a_user_sees_of_a_training_and_that_lost_results_are_made_again_wit
     path = tmp_path / "data" / "mnist5k" / "results" / f"{RUN}.json"
     first = path.read_text()
     path.unlink()
+    monkeypatch.setattr(training, "version", lambda package: "of another day")
     cli.train_runs(options(*SMALL))
     assert path.read_text() == first
     assert "epoch   1" not in capsys.readouterr().out
