@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -110,11 +111,14 @@ class Config:
         others = foreign(self.likelihood)
         return {name: value for name, value in asdict(self).items() if name not in others}
 
-    def differences(self, stored: dict[str, Any]) -> list[str]:
-        """What differs from what to_dict gave before, but for max_epochs; a setting that is newer had its default."""
-        then = {item.name: item.default for item in fields(self)} | stored
-        others = foreign(self.likelihood) | {"max_epochs"}
-        return sorted(name for name in then.keys() - others if then[name] != getattr(self, name, None))
+    def differences(self, stored: dict[str, Any], read: Callable[[dict], dict] = dict) -> list[str]:
+        """What differs from what to_dict gave before, but for max_epochs; a setting that is newer had its default.
+
+        read: what storing does to the numbers, if it keeps fewer digits.
+        """
+        now, then = read(asdict(self)), read({item.name: item.default for item in fields(self)[1:]} | stored)
+        names = (now.keys() | then.keys()) - foreign(self.likelihood) - {"max_epochs"}
+        return sorted(name for name in names if now.get(name) != then.get(name))
 
 
 def foreign(likelihood: str) -> set[str]:

@@ -132,12 +132,6 @@ def shortened(content: dict[str, Any]) -> dict[str, Any]:
     return json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
 
 
-def outdated(config: Config, stored: dict[str, Any]) -> list[str]:
-    """Which of the settings in a result file the config no longer has; one that is newer had its default."""
-    mine = shortened(config.to_dict())
-    return sorted(name for name in mine.keys() - {"max_epochs"} if stored.get(name, mine[name]) != mine[name])
-
-
 def fingerprint(weights: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in weights.items():

@@ -21,7 +21,7 @@ from common import cli
 from common.config import FAVOURITE, LEARNED, TASK_1, TASK_3, Config
 from common.errors import CheckpointError, UserError, say
 from common.mnist import ROOT
-from common.runs import find_model, fingerprint, home, is_stamp, load_checkpoint, outdated, read_json, trained, write
+from common.runs import find_model, fingerprint, home, is_stamp, load_checkpoint, read_json, shortened, trained, write
 
 import typst
 from PIL import Image
@@ -130,7 +130,7 @@ def problem(wanted: Step, known: dict[str, str]) -> str | None:
         if other := [run for run, mark in source["weights"].items() if weights_of(run, known) != mark]:
             return f"{name} was made with other weights of {', '.join(other)}"
         settings = read_json(path).get("settings") if path.suffix == ".json" else None  # of a training
-        if settings and (other := outdated(Config.of_run(path.stem), settings)):
+        if settings and (other := Config.of_run(path.stem).differences(settings, shortened)):
             return f"{name} is of a training with other {', '.join(other)}"
     return None
 

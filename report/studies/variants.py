@@ -20,7 +20,7 @@ from common.config import TASK_1, Config
 from common.errors import CheckpointError
 from common.likelihoods import LIKELIHOODS, Gaussian, between
 from common.mnist import Mnist
-from common.runs import Source, fingerprint, open_run, outdated, read_json
+from common.runs import Source, fingerprint, open_run, read_json, shortened
 from common.training import evaluate, train
 from common.vae import VAE
 from report.studies.classifier import Classifier, frechet_distance, load_classifier
@@ -84,9 +84,12 @@ def rows_so_far(source: Source, wanted: list[Config]) -> dict[str, Any]:
         return {}
     same = before["source"]["command"].split(",")[0] == source.command
     judge = before["source"]["weights"].get("classifier") == source.weights["classifier"]
-    rows = before["rows"] if same and judge else {}
-    fit = [c.run for c in wanted if c.run in rows and not outdated(c, rows[c.run].get("settings", {}))]
-    return {run: rows[run] for run in fit}
+    rows = {}
+    for config in wanted if same and judge else []:
+        row = before["rows"].get(config.run)
+        if row and not config.differences(row.get("settings", config.to_dict()), shortened):  # the first rows had none
+            rows[config.run] = row
+    return rows
 
 
 def described(config: Config, results: dict[str, Any]) -> dict[str, Any]:
