@@ -3,7 +3,7 @@
 For each model z ~ q(Z|x) of each test image, and P(grey level) of each pixel, given z, and, where the model has them,
 the earlier pixels. Writes report/results/pixel-levels.json: shares of kinds of pixels among those of training images;
 and the calibration, which is the mean distance of predicted and observed probability over ten bins of predictions, for
-black and for ink. Writes also a figure of the predictions for two pixels of one image, an edge and an ink pixel.
+black and for ink. Writes also a figure of the predictions for three pixels of one image: black, edge and ink.
 """
 
 import sys
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common import cli
 from common.config import ON_GREY_LEVELS
 from common.evaluation import grey_mass
-from common.figures import COLOURS, GREY, save_figure
+from common.figures import COLOURS, GREY, legend_below, save_figure
 from common.grey_levels import LEVELS, level_of
 from common.vae import VAE, Score
 
@@ -27,10 +27,15 @@ from torch import Tensor
 
 INK = range(252, LEVELS)  # the saturated levels
 BINS, BATCH, RESAMPLED = 10, 250, 100
-LINES = [COLOURS[i] for i in (1, 2, 3, 6, 7, 8, 9)]  # of the models
+LINES = [COLOURS[i] for i in (1, 2, 3, 6, 7, 8)]  # of the models
 IMAGE, DRAWS = 0, 20  # of the figure: the test image, and the draws of z over which predictions are averaged
 CROP = slice(12, 22), slice(10, 20)  # rows and columns that are shown of it
-PIXELS = {"edge": (17, 15, COLOURS[4], 0), "ink": (17, 16, COLOURS[5], 240)}  # row, column, colour of the frame, lowest
+ROW = 17
+PIXELS = {  # of that row, by column: name, colour of the frame, the lowest and the highest level to show
+    14: ("black", COLOURS[9], 0, 20),
+    15: ("edge", COLOURS[4], 0, LEVELS - 1),
+    16: ("ink", COLOURS[5], 240, LEVELS - 1),
+}
 
 
 def main() -> None:
@@ -80,23 +85,24 @@ def calibration(predicted: Tensor, true: Tensor) -> dict[str, float]:
 
 def figure_of(x: Tensor, predicted: dict[str, Tensor]) -> Figure:
     """x (28, 28), and of each model P(level) at each of its pixels (256, 28, 28)."""
-    figure, (left, *panels) = plt.subplots(1, 1 + len(PIXELS), figsize=(6.5, 2.4), width_ratios=[1, 1.6, 1.6])
+    figure, (left, *panels) = plt.subplots(1, 1 + len(PIXELS), figsize=(7, 2.3), width_ratios=[1, 1.5, 1.5, 1.5])
     rows, columns = CROP
     left.imshow(x[CROP].cpu().numpy(), extent=(columns.start, columns.stop, rows.stop, rows.start), **GREY)
     left.axis("off")
-    for axis, (name, (row, column, colour, lowest)) in zip(panels, PIXELS.items(), strict=True):
-        left.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, color=colour, lw=2))
+    for axis, (column, (name, colour, lowest, highest)) in zip(panels, PIXELS.items(), strict=True):
+        level = int(level_of(x[ROW, column]))
+        left.add_patch(plt.Rectangle((column, ROW), 1, 1, fill=False, color=colour, lw=2))
         for style, (model, levels) in zip(cycle(LINES), predicted.items()):
-            axis.plot(levels[:, row, column].cpu().numpy(), color=style, lw=1, label=model.capitalize())
-        level = int(level_of(x[row, column]))
+            probability = levels[:, ROW, column].cpu().numpy()
+            axis.plot(probability, "-o", color=style, lw=1, ms=3.5, markevery=[level], label=model.capitalize())
         axis.axvline(level, color="black", linestyle=":", lw=1, label="true level")
-        margin = (LEVELS - lowest) / 40  # what a model gives to the last levels is not on the frame
-        axis.set(yscale="log", ylim=(1e-4, 1.2), xlim=(lowest - margin, LEVELS + margin), xlabel="grey level")
-        axis.set_title(f"{name}: true level {level}", color=colour)
-        axis.set_xticks([lowest, LEVELS - 1])
+        margin = (highest - lowest) / 20  # what a model gives to the first or last level is not on the frame
+        axis.set(yscale="log", ylim=(1e-4, 1.2), xlim=(lowest - margin, highest + margin), xlabel="grey level")
+        axis.set_title(f"{name}: level {level}", color=colour)
+        axis.set_xticks([lowest, highest])
     panels[0].set_ylabel("P(grey level)")
     figure.get_layout_engine().set(wspace=0.08)
-    panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend_below(figure, panels[0])
     return figure
 
 
