@@ -24,7 +24,7 @@ class Config:
     Raises UsageError for values that make no sense, and for constants that the likelihood does not have.
     """
 
-    likelihood: str = field(metadata={"help": f"p(X|z): {', '.join(LIKELIHOODS)}"})
+    likelihood: str
     latent_dim: int = setting(32, "K, the dimensions of the latent space", at_least=2, below=10_000)
     bins: int = setting(32, "k of the Categorical: bins of grey values", at_least=2, below=257)
     eps: float = setting(EPS, "of the Beta: how far pixels are kept from 0 and 1", at_least=1e-7, below=0.5)

@@ -8,7 +8,6 @@ import socket
 import tempfile
 import zlib
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +40,7 @@ class Split(NamedTuple):
 
     def spread(self, images: int) -> "Split":
         """So many at equal distances: the first half of MNIST's test images is easier than the second."""
-        indices = torch.arange(min(images, len(self.x)), device=self.x.device) * len(self.x) // images
+        indices = torch.arange(images, device=self.x.device) * len(self.x) // images
         return self if images >= len(self.x) else Split(self.x[indices], self.y[indices])
 
 
@@ -151,18 +150,19 @@ def _read_first(paths: list[Path], name: str) -> np.ndarray:
 
 
 def _download(target: Path) -> Mnist:
-    """Download with torchvision into a temporary folder; what is intact moves to target, file by file."""
+    """Download with torchvision into a temporary folder; where it is intact its folder moves to target."""
     from torchvision.datasets import MNIST  # takes a second to load: only where it is needed
 
     target.mkdir(parents=True, exist_ok=True)
     socket.setdefaulttimeout(20)
     with tempfile.TemporaryDirectory(prefix="download-", dir=target) as folder:
         MNIST(folder, download=True)
-        found = _files_in(Path(folder))
-        mnist = _from_files(found)
-        (target / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
-        for path in chain(*found.values()):
-            os.replace(path, target / "MNIST" / "raw" / path.name)
+        mnist = _from_files(_files_in(Path(folder)))
+        try:
+            (target / "MNIST").mkdir(exist_ok=True)
+            os.replace(Path(folder) / "MNIST" / "raw", target / "MNIST" / "raw")  # all four files or none
+        except OSError as error:
+            say(f"MNIST was downloaded, but cannot be kept ({error}); this run goes on with it")
     return mnist
 
 

@@ -128,7 +128,6 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
     Returns the results as they stand in report/results, and the best weights. The test images are touched once, after
     training. Raises UserError if the folder holds a run with other settings, or if a value is not finite.
     """
-    x_train, x_val = mnist.train.x.to(device), mnist.val.x.to(device)
     vae, average, optimiser = make_learner(config, device)
     parts = {"vae": vae, "average": average, "optimiser": optimiser}
     history, val_elbos, best, made = resume(folder / "state.pt", config, parts)
@@ -138,14 +137,14 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
         epoch, learning_rate, started = len(history), stopping.learning_rate, time.perf_counter()
         try:
             if epoch == 0:
-                start_from_marginals(vae, x_train)
+                start_from_marginals(vae, mnist.train.x)
                 average.module.load_state_dict(vae.state_dict())
             else:
                 torch.manual_seed(1_000_003 * config.seed + epoch)  # a resumed run is the same run
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate
-                train_epoch(vae, average, optimiser, x_train, config)
-            on_train, on_val = evaluate(average.module, x_train), evaluate(average.module, x_val)  # without gradients
+                train_epoch(vae, average, optimiser, mnist.train.x, config)
+            on_train, on_val = (evaluate(average.module, part.x) for part in (mnist.train, mnist.val))  # no gradients
             row = {"epoch": epoch, "learning_rate": learning_rate, "train": means(on_train), "val": means(on_val)}
             if not math.isfinite(row["train"]["elbo"] + row["val"]["elbo"]):
                 raise FloatingPointError("the ELBO after it is not finite")
@@ -164,7 +163,7 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
         say(progress(row, stopping))
 
     average.module.load_state_dict(best)
-    on_test = evaluate(average.module, mnist.test.x.to(device))
+    on_test = evaluate(average.module, mnist.test.x)
     return summary(config, mnist, history, stopping, on_test) | (made or made_with()), best
 
 

@@ -134,6 +134,13 @@ def test_fault_40_a_download_that_is_no_mnist_is_no_data(folder, downloads):
     assert not any(path.is_file() for path in mnist.ROOT.rglob("*"))
 
 
+def test_fault_40_a_download_that_cannot_be_kept_is_used_all_the_same(downloads, capsys):
+    (mnist.ROOT / "data").mkdir(parents=True)
+    (mnist.ROOT / "data" / "MNIST").write_text("no folder")
+    assert load_mnist().name == "mnist"
+    assert "downloaded, but cannot be kept" in capsys.readouterr().out
+
+
 def test_fault_44_files_that_people_have(folder, tmp_path, monkeypatch):
     expected = load_mnist("mnist", folder)
 

@@ -80,8 +80,8 @@ def main() -> None:
 
 def beside_draws(scores: dict[str, Tensor]) -> dict[str, object]:
     """Mean scores of images (N,), and by how much each is above that of draws of p(Z|x_L), paired."""
-    above = {name: score - scores["draws"] for name, score in scores.items()}
-    return {name: mean_and_se(score) | {"above_draws": mean_and_se(above[name])} for name, score in scores.items()}
+    draws = scores["draws"]
+    return {name: mean_and_se(part) | {"above_draws": mean_and_se(part - draws)} for name, part in scores.items()}
 
 
 def soft(pi: Tensor, x: Tensor) -> Tensor:

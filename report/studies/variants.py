@@ -86,8 +86,8 @@ def rows_so_far(source: Source, wanted: list[Config]) -> dict[str, Any]:
     judge = before["source"]["weights"].get("classifier") == source.weights["classifier"]
     rows = {}
     for config in wanted if same and judge else []:
-        row = before["rows"].get(config.run)
-        if row and not config.differences(row.get("settings", config.to_dict()), shortened):  # the first rows had none
+        row = before["rows"].get(config.run, {})
+        if "settings" in row and not config.differences(row["settings"], shortened):
             rows[config.run] = row
     return rows
 
