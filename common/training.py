@@ -114,11 +114,11 @@ def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedMode
     torch.manual_seed(config.seed)
     vae = config.make_vae().to(device)
     average = AveragedModel(vae, multi_avg_fn=partial(ramped_average, config.ema_decay))
-    betas = 0.9, config.beta_2
     groups = [{"params": [p for name, p in vae.named_parameters() if not name.startswith("mixture")]}]
     if vae.mixture:  # decay would widen p(Z) and draw it to 0
         groups.append({"params": list(vae.mixture.parameters()), "weight_decay": 0.0})
-    optimiser = torch.optim.AdamW(groups, config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
+    own = {"betas": (config.beta_1, config.beta_2), "amsgrad": config.amsgrad == 1, "weight_decay": config.weight_decay}
+    optimiser = torch.optim.AdamW(groups, config.learning_rate, fused=True, **own)
     return vae, average, optimiser
 
 

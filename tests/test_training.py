@@ -107,14 +107,14 @@ def test_run_ends_by_patience_with_the_best_average_of_weights(tiny_mnist, tmp_p
     assert results["test"]["elbo_se"] == pytest.approx(found["test"].std().item() / 50**0.5)
 
 
-def test_a_step_is_adamw_with_decay_its_own_memory_and_gradients_of_the_length_that_is_set(tiny_mnist, config):
-    constants = {"max_grad_norm": 1e-5, "beta_2": 0.5, "weight_decay": 0.5}
+def test_a_step_is_adamw_with_decay_its_own_memories_and_gradients_of_the_length_that_is_set(tiny_mnist, config):
+    constants = {"max_grad_norm": 1e-5, "beta_1": 0.8, "beta_2": 0.5, "amsgrad": 1, "weight_decay": 0.5}
     config, x = replace(config, **constants, components=2, batch_size=50, epoch_images=100), tiny_mnist.train.x
     learner = training.make_learner(config)
     twin = copy.deepcopy(learner[0])
     groups = [{"params": [*twin.encoder.parameters(), *twin.decoder.parameters()]}]
     groups += [{"params": twin.mixture.parameters(), "weight_decay": 0.0}]  # p(Z) does not decay
-    adamw = torch.optim.AdamW(groups, config.learning_rate, (0.9, 0.5), weight_decay=0.5)
+    adamw = torch.optim.AdamW(groups, config.learning_rate, (0.8, 0.5), weight_decay=0.5, amsgrad=True)
     torch.manual_seed(1)
     training.train_epoch(*learner, x, config)
     torch.manual_seed(1)
