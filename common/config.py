@@ -1,9 +1,9 @@
 """The settings of a training, each with its default and its reason; and a run's name, made from them."""
 
 import inspect
+import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -113,14 +113,18 @@ class Config:
         others = foreign(self.likelihood)
         return {name: value for name, value in asdict(self).items() if name not in others}
 
-    def differences(self, stored: dict[str, Any], read: Callable[[dict], dict] = dict) -> list[str]:
-        """What differs from what to_dict gave before, but for max_epochs; a setting that is newer had its default.
-
-        read: what storing does to the numbers, if it keeps fewer digits.
-        """
-        now, then = read(asdict(self)), read({item.name: item.default for item in fields(self)[1:]} | stored)
+    def differences(self, stored: dict[str, Any]) -> list[str]:
+        """What differs from what to_dict gave before, in the digits that results keep, but for max_epochs; a setting
+        that is newer had its default."""
+        now, then = shortened(asdict(self)), shortened({item.name: item.default for item in fields(self)[1:]} | stored)
         names = (now.keys() | then.keys()) - foreign(self.likelihood) - {"max_epochs"}
         return sorted(name for name in names if now.get(name) != then.get(name))
+
+
+def shortened(content: dict[str, Any]) -> dict[str, Any]:
+    """As it stands in a result file: floats with six significant digits. Raises ValueError for NaN or inf."""
+    text = json.dumps(content, allow_nan=False)
+    return json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
 
 
 def foreign(likelihood: str) -> set[str]:

@@ -24,7 +24,7 @@ from secrets import token_hex
 from shutil import disk_usage
 from typing import Any, BinaryIO, NamedTuple
 
-from common.config import Config
+from common.config import Config, shortened
 from common.errors import CheckpointError, UserError, say
 from common.mnist import ROOT
 from common.vae import VAE
@@ -124,12 +124,6 @@ class Source:
         write(path, lambda file: file.write(f"{text}\n".encode()))
         say(f"wrote {path}")
         return path
-
-
-def shortened(content: dict[str, Any]) -> dict[str, Any]:
-    """As it stands in a result file: floats with six significant digits. Raises ValueError for NaN or inf."""
-    text = json.dumps(content, allow_nan=False)
-    return json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
 
 
 def fingerprint(weights: dict[str, Tensor]) -> str:

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 from common import evaluation as ev
 from common.annealing import anneal, log_joint, resampled
-from common.config import FAVOURITE, Config
+from common.config import FAVOURITE, Config, shortened
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS, CategoricalLikelihood
-from common.runs import Source, shortened
+from common.runs import Source
 from common.vae import LEFT, VAE, masked
 from report.studies import completions, posterior
 from report.studies.classifier import Classifier, frechet_distance, inception_score

@@ -20,7 +20,7 @@ from common.config import TASK_1, Config
 from common.errors import CheckpointError
 from common.likelihoods import LIKELIHOODS, Gaussian, between
 from common.mnist import Mnist
-from common.runs import Source, fingerprint, open_run, read_json, shortened
+from common.runs import Source, fingerprint, open_run, read_json
 from common.training import evaluate, train
 from common.vae import VAE
 from report.studies.classifier import Classifier, frechet_distance, load_classifier
@@ -87,7 +87,7 @@ def rows_so_far(source: Source, wanted: list[Config]) -> dict[str, Any]:
     rows = {}
     for config in wanted if same and judge else []:
         row = before["rows"].get(config.run, {})
-        if "settings" in row and not config.differences(row["settings"], shortened):
+        if "settings" in row and not config.differences(row["settings"]):
             rows[config.run] = row
     return rows
 
