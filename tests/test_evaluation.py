@@ -112,7 +112,8 @@ def test_variants_go_on_from_rows_of_the_same_command_classifier_and_settings_al
     config, old = Config("gaussian", latent_dim=16), Config("beta", eps=1e-6)
     wanted = [config, old, Config("beta", latent_dim=16)]
     row = shortened({config.run: {"settings": config.to_dict()}})
-    rest = {old.run: {"settings": old.to_dict() | {"weight_decay": 0.5}}, "gone-k2": {}}  # a default has changed since
+    rest = {old.run: {"settings": old.to_dict() | {"weight_decay": 0.5}}}  # a default has changed since
+    rest |= {wanted[2].run: {}, "gone-k2": {}}  # of unknown settings; of a variant that is no more
     assert rows_so_far(source, wanted) == {}
     for made_by, weights, rows in (
         (command, {}, {}),  # judged by no classifier
