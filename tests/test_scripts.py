@@ -1,5 +1,6 @@
 """The documented commands, run as a user runs them: from the unpacked zip, elsewhere, on the stand-in."""
 
+import json
 import os
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def test_script_runs_and_writes_what_it_says(step, made, project):
         assert path.is_file()
         assert f"wrote {path}" in made
         assert {*step.command.split()[:3], *short(step)} <= set(stamp_of(path)["command"].split())
+        if path.suffix == ".json":
+            json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
 def test_nothing_of_the_stand_in_lands_among_mnists(made, project):
@@ -115,7 +118,11 @@ def test_fault_50_help_loads_nothing_that_it_does_not_need(project):
 @pytest.mark.parametrize(
     ("script", "given", "says"),
     [
-        ("task_1/sample.py", "--run gaussian-k7", "python task_1/train.py --latent-dim 7 --dataset mnist5k"),
+        (
+            "task_1/sample.py",
+            "--run gaussian-k7",
+            "train it with: python task_1/train.py --latent-dim 7 --dataset mnist5k",
+        ),
         ("task_1/curves.py", "--run gaussian-k7", "python task_1/train.py --latent-dim 7 --dataset mnist5k"),
         ("task_3/latent_2d.py", "--run inflated-k32", "does not fit: this script needs K = 2; leave --run out"),
         ("task_3/latent_pca.py", f"--run {TASK_3.run}", "needs K >= 10"),
