@@ -159,8 +159,10 @@ def _download(target: Path) -> Mnist:
         MNIST(folder, download=True)
         mnist = _from_files(_files_in(Path(folder)))
         try:
-            (target / "MNIST").mkdir(exist_ok=True)
-            os.replace(Path(folder) / "MNIST" / "raw", target / "MNIST" / "raw")  # all four files or none
+            raw = target / "MNIST" / "raw"
+            raw.mkdir(parents=True, exist_ok=True)
+            raw.rmdir()  # an empty one, which Windows would not replace
+            os.replace(Path(folder) / "MNIST" / "raw", raw)  # all four files or none
         except OSError as error:
             say(f"MNIST was downloaded, but cannot be kept ({error}); this run goes on with it")
     return mnist

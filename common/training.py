@@ -125,8 +125,9 @@ def make_learner(config: Config, device: str = "cpu") -> tuple[VAE, AveragedMode
 def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train until the stopping criterion ends it, from the folder's last complete epoch if there is one.
 
-    Returns the results as they stand in report/results, and the best weights. The test images are touched once, after
-    training. Raises UserError if the folder holds a run with other settings, or if a value is not finite.
+    mnist is on the device. Returns the results as they stand in report/results, and the best weights. The test images
+    are touched once, after training. Raises UserError if the folder holds a run with other settings, or if a value is
+    not finite.
     """
     vae, average, optimiser = make_learner(config, device)
     parts = {"vae": vae, "average": average, "optimiser": optimiser}
