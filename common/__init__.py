@@ -1,7 +1,7 @@
 """What the tasks share. One direction of flow:
 
     errors, mnist, grey_levels -> inflated, neighbours -> likelihoods -> vae -> config -> runs -> training -> cli
-    vae -> annealing, evaluation -> training; runs -> figures; cli, figures -> the scripts
+    vae -> annealing -> evaluation -> training; runs -> figures; cli, figures -> the scripts
 
 task_4/inference.py and report/studies stand above these; report/build.py calls the scripts.
 
@@ -22,9 +22,11 @@ from types import TracebackType
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C while modules are loaded is one line, too; later cli.main takes it."""
+    """Ctrl-C while modules are loaded is one line, too, and so is a missing package; later cli.main takes it."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
+    elif issubclass(kind, ModuleNotFoundError):
+        print(f"{error}; in the virtual environment: pip install -r requirements.txt", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
@@ -146,8 +147,7 @@ def source_of(options: argparse.Namespace, dataset: str | None = None) -> Source
     for folder in (source.home.results, source.home.figures):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError("read-only")
+            tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise UserError(f"cannot write to {folder} ({error}); make it writable") from error
     return source
@@ -181,11 +181,13 @@ def main(script: Callable[[], None]) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         script()
-    except (UserError, torch.OutOfMemoryError) as error:
-        full = "the GPU's memory is full; end what else uses it, or take --device cpu"
-        text, code = (error, error.exit_code) if isinstance(error, UserError) else (full, 1)
-        print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
-        sys.exit(code)
+    except (UserError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            error = UserError("memory is full; end what else uses it, or take smaller settings, or --device cpu")
+        if not isinstance(error, UserError):
+            raise
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         again = (list2cmdline if os.name == "nt" else shlex.join)(["python", *sys.argv])
         print(f"\ninterrupted; what is complete is kept, and this goes on or starts again: {again}", file=sys.stderr)

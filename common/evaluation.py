@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from common.annealing import log_joint
 from common.grey_levels import LEVELS, level_frequencies, level_of
 from common.likelihoods import Likelihood
 from common.vae import VAE, Score
@@ -44,8 +45,7 @@ def log_weights(vae: VAE, x: Tensor, q_z: Normal | list[Normal], samples: int, s
         q_i = Normal(torch.stack([part.mean[i] for part in parts]), torch.stack([part.stddev[i] for part in parts]))
         z = q_i.sample((samples,)).flatten(0, 1)  # (J S, K)
         log_q = q_i.log_prob(z.unsqueeze(1)).sum(dim=2).logsumexp(dim=1) - math.log(len(parts))
-        log_p = score(vae.p_x(z), x[i : i + 1].expand(len(z), -1, -1, -1)).sum(dim=(1, 2, 3))
-        columns.append(log_p + vae.p_z.log_prob(z) - log_q)
+        columns.append(log_joint(vae, x[i : i + 1], score)(z.unsqueeze(1))[:, 0] - log_q)
     return torch.stack(columns, dim=1)
 
 

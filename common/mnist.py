@@ -40,8 +40,10 @@ class Split(NamedTuple):
 
     def spread(self, images: int) -> "Split":
         """So many at equal distances: the first half of MNIST's test images is easier than the second."""
+        if images >= len(self.x):
+            return self
         indices = torch.arange(images, device=self.x.device) * len(self.x) // images
-        return self if images >= len(self.x) else Split(self.x[indices], self.y[indices])
+        return Split(self.x[indices], self.y[indices])
 
 
 class Mnist(NamedTuple):
@@ -114,7 +116,7 @@ def _files_in(folder: Path) -> dict[str, list[Path]]:
             return found
         if any(found.values()):
             missing = ", ".join(name for name, paths in found.items() if not paths)
-            remedy = "put them there, or take the others away, too, to download all four"
+            remedy = "put them there, or take the others away, too, and name no folder, to download all"
             raise DataError(f"{place} holds a part of MNIST only: {missing} (or .gz) missing; {remedy}")
     return {}
 
@@ -145,7 +147,7 @@ def _read_first(paths: list[Path], name: str) -> np.ndarray:
         found = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, 4 + 4 * axes, 4))
         wanted = f"expected the {name} with shape {shape} and MD5 {expected}"
         faults.append(f"{path}: {wanted}, found shape {found} in a file of {len(content)} bytes with MD5 {md5}")
-    remedy = "put an intact copy in its place, or delete it and the other three to download all four"
+    remedy = "put an intact copy in its place, or delete it and the others, and name no folder, to download all"
     raise DataError(f"{faults[0]}; {remedy}")
 
 

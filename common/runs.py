@@ -95,8 +95,14 @@ class Source:
         return vae.to(device).eval().requires_grad_(False)
 
     def models(self, configs: list[Config], device: str) -> Iterator[tuple[Config, VAE]]:
-        """Those that are trained, one by one, each with the same seed: its numbers depend on no other model."""
-        for config in tqdm([config for config in configs if config.run in trained(self.home)], desc="models"):
+        """Those that are trained, one by one, each with the same seed: its numbers depend on no other model.
+
+        Raises CheckpointError if none is.
+        """
+        there = trained(self.home)
+        if not (found := [config for config in configs if config.run in there]):
+            raise CheckpointError(f"no model is trained yet; train one with: python {configs[0].command}{self.option}")
+        for config in tqdm(found, desc="models"):
             vae = self.vae(config.run, device)
             torch.manual_seed(0)
             yield config, vae

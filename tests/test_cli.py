@@ -136,7 +136,7 @@ def test_fault_45_no_output_at_all_and_letters_that_a_console_lacks_are_no_fault
     assert None not in (sys.stdout, sys.stderr)
 
 
-GPU = "the GPU's memory is full; end what else uses it, or take --device cpu"
+FULL = ": memory is full; end what else uses it, or take smaller settings, or --device cpu\n"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,8 @@ GPU = "the GPU's memory is full; end what else uses it, or take --device cpu"
         (raising(KeyboardInterrupt()), 130, "goes on or starts again: python "),
         (lambda _: signal.raise_signal(signal.SIGTERM), 130, "goes on or starts again: python "),
         (raising(UserError("the file is gone")), 1, ": the file is gone\n"),
-        (raising(torch.OutOfMemoryError("CUDA out of memory")), 1, f": {GPU}\n"),
+        (raising(torch.OutOfMemoryError("CUDA out of memory")), 1, FULL),
+        (lambda _: torch.empty(2**60), 1, FULL),
     ],
 )
 def test_fault_46_what_ends_a_script_is_one_true_line(script, code, says, capsys):
@@ -158,8 +159,9 @@ def test_fault_46_what_ends_a_script_is_one_true_line(script, code, says, capsys
 
 
 def test_bugs_show_a_traceback():
-    with pytest.raises(KeyError):
-        cli.main(lambda: {}["bug"])
+    for bug in (KeyError, RuntimeError):
+        with pytest.raises(bug):
+            cli.main(raising(bug("bug")))
 
 
 @pytest.mark.parametrize("system", [TypeError, AttributeError, OSError])  # Windows; macOS or musl; no C library

@@ -87,6 +87,15 @@ def test_fault_46_ctrl_c_while_modules_are_loaded_is_one_line(project):
     result = python("-c", "import common; raise KeyboardInterrupt", cwd=project)
     assert result.stderr == "interrupted\n"
     assert result.returncode != 0
+    result = python("-S", "task_1/train.py", cwd=project)  # without installed packages
+    assert "in the virtual environment: pip install -r requirements.txt" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_entry_of_likelihoods_need_not_be_a_class(project):
+    entry = "from common.likelihoods import *; LIKELIHOODS['coarse'] = lambda: CategoricalLikelihood(16)"
+    result = python("-c", f"{entry}; from common.config import *; print(ON_GREY_LEVELS[-1].run)", cwd=project)
+    assert result.stdout == "coarse-k32\n", result.stderr
 
 
 def test_fault_47_four_figure_scripts_at_once(made, project):
