@@ -21,7 +21,7 @@ from torchvision.utils import make_grid
 
 # ten colours that stay apart for colour-blind readers in pairs with the markers, a marker for each digit
 COLOURS = ["#000000", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8c6d31", "#7f7f7f", "#b8b000"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", "h", "p"]
 GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}  # 0 is black and 1 is white in every image
 VALIDATION = {"color": COLOURS[4], "linestyle": (0, (4, 1.5))}  # dashed: the training curve shows through
 matplotlib.rcdefaults()  # not the user's matplotlibrc
@@ -100,13 +100,14 @@ def legend_below(figure: Figure, axis: Axes) -> None:
 
 
 def latent_scatter(axis: Axes, points: Tensor, labels: Tensor, named: Iterable[int] = range(10)) -> None:
-    """points (N, 2), a colour and marker for each digit, and those of named themselves at the mean of their points."""
-    points, labels = points.cpu().numpy(), labels.cpu().numpy()
+    """points (N, 2), a colour and marker for each digit, and those of named themselves at the points' median."""
+    points, labels = points.cpu(), labels.cpu()
     for digit, colour in enumerate(COLOURS):
         chosen = points[labels == digit]
         style = {"color": colour, "marker": MARKERS[digit], "edgecolor": "white", "linewidth": 0.3}
         axis.scatter(*chosen.T, s=12, alpha=0.6, label=str(digit), **style)
         if len(chosen) and digit in named:
             outline = [withStroke(linewidth=3, foreground="white")]
-            place = {"ha": "center", "va": "center", "zorder": 3, "annotation_clip": True, "path_effects": outline}
-            axis.annotate(str(digit), chosen.mean(axis=0), color=colour, fontsize=11, fontweight="bold", **place)
+            style = {"color": colour, "fontsize": 11, "fontweight": "bold", "path_effects": outline}
+            place = {"ha": "center", "va": "center", "zorder": 3, "annotation_clip": True}
+            axis.annotate(str(digit), chosen.median(dim=0).values, **style, **place)

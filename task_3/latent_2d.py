@@ -25,8 +25,8 @@ def main() -> None:
 
     figure, (whole, centre) = plt.subplots(1, 2, figsize=(6.5, 3.1), width_ratios=[1, 1.6])
     least, most = u.quantile(CROWDED.to(u), dim=0)
-    means = torch.stack([u[y == digit].mean(dim=0) for digit in range(10)])  # (10, 2)
-    enlarged = ((least < means) & (means < most)).all(dim=1)  # (10,); the right panel names these
+    middles = torch.stack([u[y == digit].median(dim=0).values for digit in range(10)])  # (10, 2)
+    enlarged = ((least < middles) & (middles < most)).all(dim=1)  # (10,); the right panel names these
     outside = (~enlarged).nonzero().flatten().tolist()
     for axis, named in ((whole, outside), (centre, range(10))):
         latent_scatter(axis, u, y, named)
