@@ -34,6 +34,7 @@ class Config:
     width: int = setting(32, "channels of the convolutions on 7x7", at_least=2, below=1025)
     hidden: int = setting(256, "units of the dense layers", at_least=1, below=8193)
     batch_size: int = setting(128, "images per step", at_least=1, below=60_001)
+    shifted: float = setting(0.0, "share of images that are shifted by up to a pixel, before the last fall", below=1)
     epoch_images: int = setting(25_000, "images: an epoch is as many passes as they allow, or one", 1, 10_000_001)
     learning_rate: float = setting(2e-3, "of AdamW, until the first plateau of the validation ELBO", at_least=1e-9)
     beta_1: float = setting(0.9, "of AdamW: its memory of gradients", below=1)
@@ -60,9 +61,11 @@ class Config:
                 raise UsageError(f"{item.name} is {value}, expected {wanted}")
         if self.full_covariances and not self.components:
             raise UsageError("full_covariances is a setting of a mixture as p(Z): give components, too")
-        for name in self.changed():
-            if name in foreign(self.likelihood):
-                raise UsageError(f"{name} is no setting of '{self.likelihood}'; leave it out, or name a likelihood")
+        if wrong := sorted(self.changed().keys() & foreign(self.likelihood)):
+            name = ", ".join(wrong)
+            raise UsageError(f"{name} is no setting of '{self.likelihood}'; leave it out, or name a likelihood")
+        if len(self.run) > 200:  # files have it in their names
+            raise UsageError("so many settings are not the defaults that the run's name is too long")
 
     def changed(self) -> dict[str, Any]:
         """What is not the default, but for likelihood, K, and max_epochs, which may grow when a run goes on."""
@@ -138,6 +141,6 @@ TASK_1 = Config("gaussian")
 TASK_3 = Config("bernoulli", latent_dim=2, learning_rate=5e-4, beta_1=0.97, amsgrad=1)
 FAVOURITE = Config("inflated")  # Task 2e's choice among independent pixels: used where the sheet leaves p(X|z) to us
 CHOICES = [Config(name) for name in LIKELIHOODS]  # of Tasks 1 and 2
-ON_GREY_LEVELS = [config for config in CHOICES if LIKELIHOODS[config.likelihood].grey_levels]  # they have bits
+ON_GREY_LEVELS = [config for config in CHOICES if config.make_likelihood().grey_levels]  # they have bits
 FULL = Config("bernoulli", components=100, full_covariances=1)
 LEARNED = [FULL, *(Config(name, components=200) for name in ("bernoulli", "inflated", "neighbours"))]  # of Task 2e

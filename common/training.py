@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from common.vae import ELBO, VAE, Score, elbo, start_from_marginals
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 STATE = {"config", "vae", "average", "optimiser", "history", "val_elbos", "best"}
@@ -56,6 +58,11 @@ class EarlyStopping:
         return self.config.learning_rate * self.config.drop_factor**self.plateaus
 
     @property
+    def shifted(self) -> float:
+        """The share of images that are shifted; after the last fall of the learning rate they are used as they are."""
+        return self.config.shifted if self.plateaus < max(1, self.config.drops) else 0.0
+
+    @property
     def stop(self) -> bool:
         return self.plateaus > self.config.drops
 
@@ -84,7 +91,7 @@ def means(values: ELBO) -> dict[str, float]:
 
 
 def train_epoch(vae: VAE, average: AveragedModel, optimiser: torch.optim.Optimizer, x: Tensor, config: Config) -> None:
-    """One pass over x in random order, or as many as config.epoch_images takes.
+    """One pass over x in random order, or as many as config.epoch_images takes; config.shifted of it is shifted.
 
     Raises FloatingPointError naming batch and term if something is not finite.
     """
@@ -92,7 +99,7 @@ def train_epoch(vae: VAE, average: AveragedModel, optimiser: torch.optim.Optimiz
     passes = max(1, config.epoch_images // len(x))
     batches = [batch for _ in range(passes) for batch in torch.randperm(len(x)).split(config.batch_size)]
     for number, batch in enumerate(batches):
-        x_batch = x[batch]
+        x_batch = shifted(x[batch], config.shifted) if config.shifted else x[batch]
         estimate = ELBO(*(term.mean() for term in elbo(vae, x_batch, vae.q_z(x_batch))))
         optimiser.zero_grad()
         (-estimate.elbo).backward()
@@ -102,6 +109,13 @@ def train_epoch(vae: VAE, average: AveragedModel, optimiser: torch.optim.Optimiz
             raise FloatingPointError(f"batch {number}: {' and '.join(bad)} not finite")
         optimiser.step()
         average.update_parameters(vae)
+
+
+def shifted(x: Tensor, share: float) -> Tensor:
+    """About this share of the images of x (B, 1, 28, 28), each shifted by -1, 0 or 1 pixel down and across."""
+    windows = pad(x, (1, 1, 1, 1)).unfold(2, 28, 1).unfold(3, 28, 1)  # (B, 1, 3, 3, 28, 28), a view
+    down, across = torch.where(torch.rand(len(x)) < share, torch.randint(3, (2, len(x))), 1)
+    return windows[torch.arange(len(x)), :, down, across]
 
 
 def ramped_average(decay: float, averages: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
@@ -144,7 +158,8 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
                 torch.manual_seed(1_000_003 * config.seed + epoch)  # a resumed run is the same run
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate
-                train_epoch(vae, average, optimiser, mnist.train.x, config)
+                now = replace(config, shifted=stopping.shifted)
+                train_epoch(vae, average, optimiser, mnist.train.x, now)
             on_train, on_val = (evaluate(average.module, part.x) for part in (mnist.train, mnist.val))  # no gradients
             row = {"epoch": epoch, "learning_rate": learning_rate, "train": means(on_train), "val": means(on_val)}
             if not math.isfinite(row["train"]["elbo"] + row["val"]["elbo"]):
@@ -158,14 +173,14 @@ def train(config: Config, mnist: Mnist, folder: Path, device: str = "cpu") -> tu
         if stopping.update(row["val"]["elbo"]):
             best = copy.deepcopy(average.module.state_dict())
         state = {name: part.state_dict() for name, part in parts.items()}
-        made = made_with()
+        made = made_with(device)
         state |= {"history": history, "val_elbos": val_elbos, "best": best, "made_with": made}
         save_checkpoint(folder / "state.pt", {"config": config.to_dict(), **state})
         say(progress(row, stopping))
 
     average.module.load_state_dict(best)
     on_test = evaluate(average.module, mnist.test.x)
-    return summary(config, mnist, history, stopping, on_test) | (made or made_with()), best
+    return summary(config, mnist, history, stopping, on_test) | (made or made_with(device)), best
 
 
 def train_run(config: Config, mnist: Mnist, source: Source, device: str) -> None:
@@ -210,9 +225,10 @@ def resume(path: Path, config: Config, parts: dict[str, Any]) -> tuple[list, lis
     return state["history"], state["val_elbos"], state["best"], state.get("made_with")
 
 
-def made_with() -> dict[str, Any]:
+def made_with(device: str) -> dict[str, Any]:
     packages = ("torch", "torchvision", "numpy", "matplotlib")
-    return {"versions": {package: version(package) for package in packages}, "threads": torch.get_num_threads()}
+    versions = {package: version(package) for package in packages}
+    return {"versions": versions, "threads": torch.get_num_threads(), "device": device}
 
 
 def rise(val_elbos: list[Tensor], now: Tensor) -> dict[str, float] | None:

@@ -19,6 +19,8 @@ import pytest
 import torch
 from conftest import ROOT, raising
 
+FLOATS = ["sigma_min", "learning_rate", "beta_1", "beta_2", "weight_decay", "ema_decay", "min_gain", "drop_factor"]
+
 KEYS = {"weights"}
 
 
@@ -149,8 +151,10 @@ def test_two_settings_never_share_a_name_and_a_name_gives_its_settings():
             Config.of_run(name)
     with pytest.raises(UsageError, match="give components, too"):
         Config("bernoulli", full_covariances=1)
-    with pytest.raises(UsageError, match="eps is no setting of 'gaussian'"):
-        Config("gaussian", eps=1e-3)
+    with pytest.raises(UsageError, match="bins, eps is no setting of 'gaussian'"):
+        Config("gaussian", eps=1e-3, bins=9)
+    with pytest.raises(UsageError, match="name is too long"):
+        Config("gaussian", **dict.fromkeys(FLOATS, 1 / 3))
     with pytest.raises(UsageError, match="'poisson', expected one of gaussian, beta"):
         Config("poisson")
 

@@ -17,6 +17,7 @@ from report.studies.continued import continued, first_plateaus
 import pytest
 import torch
 from conftest import ALL, raising
+from torch.nn.functional import pad
 
 
 def metrics(results):
@@ -79,19 +80,20 @@ def test_stopping_after_drops_and_the_best_epoch():
 
 
 def test_run_ends_by_patience_with_the_best_average_of_weights(tiny_mnist, tmp_path, config, monkeypatch):
-    rates, weights = [], []
+    rates, shares, weights = [], {}, []
 
     def see(call, arguments, _):
-        vae, average, optimiser = arguments[:3]
+        vae, average, optimiser, _, settings = arguments
         rates.append({group["lr"] for group in optimiser.param_groups})
+        shares.setdefault(*rates[-1], set()).add(settings.shifted)
         weights.append(copy.deepcopy((average.module.state_dict(), vae.state_dict())))
 
     watch(monkeypatch, "train_epoch", see)
     config = replace(config, max_epochs=30, min_gain=0.5, learning_rate=0.016, ema_decay=0.99, components=2)
-    results, best = train(config, tiny_mnist, tmp_path / "a")
+    results, best = train(replace(config, shifted=0.5), tiny_mnist, tmp_path / "a")
     assert results["stopped_by"] == "patience"
     assert rates == [{row["learning_rate"]} for row in results["history"][1:]]
-    assert set.union(*rates) == {0.016, 0.004, 0.001}
+    assert shares == {0.016: {0.5}, 0.004: {0.5}, 0.001: {0.0}}  # it ends on images as they are
     values = [row["val"]["elbo"] for row in results["history"]]
     assert results["best_epoch"] == values.index(max(values)) < len(values) - 1
     average, raw = weights[results["best_epoch"] - 1]
@@ -127,6 +129,19 @@ def test_a_step_is_adamw_with_decay_its_own_memories_and_gradients_of_the_length
         adamw.step()
     for mine, same in zip(learner[0].parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, same, atol=1e-6, rtol=1e-4)
+
+
+def test_shifted_images_are_images_shifted_by_up_to_a_pixel_on_black(tiny_mnist, config, monkeypatch):
+    x, batches = tiny_mnist.train.x, []
+    watch(monkeypatch, "elbo", lambda _, given, __: batches.append(given[1]))
+    training.train_epoch(*training.make_learner(config), x, replace(config, shifted=0.99, epoch_images=400))
+    steps, framed = (-1, 0, 1), pad(x, (1, 1, 1, 1))
+    wanted = [framed.roll((down, across), (2, 3))[..., 1:-1, 1:-1] for down in steps for across in steps]
+    found = (torch.cat(batches)[:, None, None] == torch.stack(wanted)[None]).flatten(3).all(3)  # (400, 9, 50)
+    assert found.any(2).any(1).all()
+    assert found.any(2).any(0).all()
+    many = x[:1].expand(9000, -1, -1, -1)
+    assert (training.shifted(many, 0.5) != many).flatten(1).any(1).double().mean() == pytest.approx(4 / 9, abs=0.02)
 
 
 def test_the_rise_of_each_validation_image_is_kept(tiny_mnist, tmp_path, config):
@@ -226,6 +241,8 @@ def test_a_continuation_begins_with_the_best_weights_and_belongs_to_them(config,
     drawn = torch.rand(3)
     torch.manual_seed(0)  # what is drawn for a model depends on no other
     assert torch.equal(drawn, torch.rand(3))
+    with pytest.raises(UserError, match=r"no model is trained yet; train one with: python task_1/train\.py$"):
+        next(source.models([Config("gaussian")], "cpu"))
     found = continued(replace(config, max_epochs=4), vae, tiny_mnist, source, "cpu")
     state = load_checkpoint(source.home.runs / "continued" / f"{config.run}-{mark}" / "state.pt", {"history"})
     values = [row["val"]["elbo"] for row in state["history"]]

@@ -1,4 +1,5 @@
-"""Are K, sigma_min, eps and k well chosen? Models that differ in one setting, each trained until its rule ends it.
+"""Are K, sigma_min, eps and k well chosen, and do shifted images help? Models that differ in one setting, each trained
+until its rule ends it.
 
 One differs in more: a Gaussian that is trained on the probability of grey levels, and whose mean may leave [0, 1].
 
@@ -52,6 +53,7 @@ def variants() -> list[Config]:
         *(Config("beta", eps=value) for value in (1 / 512, 1e-4)),
         *(Config("categorical", bins=value) for value in (4, 8, 16, 64)),
         *(Config(name, latent_dim=value) for name in ("gaussian", "inflated") for value in (16, 64)),
+        *(Config(name, shifted=0.5) for name in ("inflated", "categorical")),
     ]
 
 
