@@ -91,9 +91,10 @@ def means(values: ELBO) -> dict[str, float]:
 
 
 def train_epoch(vae: VAE, average: AveragedModel, optimiser: torch.optim.Optimizer, x: Tensor, config: Config) -> None:
-    """One pass over x in random order, or as many as config.epoch_images takes; config.shifted of it is shifted.
+    """One pass over x in random order, or as many as config.epoch_images takes.
 
-    Raises FloatingPointError naming batch and term if something is not finite.
+    Of the images a share, config.shifted, is shifted. Raises FloatingPointError naming batch and term if something is
+    not finite.
     """
     vae.train()
     passes = max(1, config.epoch_images // len(x))
