@@ -70,7 +70,7 @@ STUDIES = [
     training(7, replace(TASK_3, seed=1)),
     training(4, Config("bernoulli", latent_dim=TASK_3.latent_dim)),  # Task 3a at the others' learning rate
     Step(2, "report/studies/classifier.py", "classifier.json"),
-    Step(10, "report/studies/benchmark.py", "benchmark.json"),
+    Step(6, "report/studies/benchmark.py", "benchmark.json"),
     Step(300, "report/studies/variants.py", "variants.json"),
     Step(50, "report/studies/continued.py", "continued.json"),
     *(training(20, config) for config in LEARNED),
