@@ -108,6 +108,6 @@ def latent_scatter(axis: Axes, points: Tensor, labels: Tensor, named: Iterable[i
         axis.scatter(*chosen.T, s=12, alpha=0.6, label=str(digit), **style)
         if len(chosen) and digit in named:
             outline = [withStroke(linewidth=3, foreground="white")]
-            style = {"color": colour, "fontsize": 11, "fontweight": "bold", "path_effects": outline}
+            text = {"color": colour, "fontsize": 11, "fontweight": "bold", "path_effects": outline}
             place = {"ha": "center", "va": "center", "zorder": 3, "annotation_clip": True}
-            axis.annotate(str(digit), chosen.median(dim=0).values, **style, **place)
+            axis.annotate(str(digit), chosen.median(dim=0).values, **text, **place)

@@ -49,7 +49,7 @@ COMPLETED = ("completions-*.json", "*-worst-completions.png", "*-several-complet
 ANSWERS = [
     training(15, TASK_1),
     *(training({"categorical": 29, "inflated": 13, "neighbours": 26}.get(name, 10), Config(name)) for name in REPORTED),
-    training(9, TASK_3),
+    training(10, TASK_3),
     Step(0.3, f"task_1/curves.py --run {TASK_1.run}", "*-curves.png"),
     Step(0.3, f"task_1/reconstruct.py --run {TASK_1.run}", "*-reconstructions.png"),
     Step(0.3, f"task_1/sample.py --run {TASK_1.run}", "*-samples.png"),
@@ -67,7 +67,7 @@ STUDIES = [
     *(training(9, Config("bernoulli", seed=seed)) for seed in (1, 2)),
     training(24, Config("categorical", seed=1)),
     training(14, Config("inflated", seed=1)),
-    training(7, replace(TASK_3, seed=1)),
+    training(8, replace(TASK_3, seed=1)),
     training(4, Config("bernoulli", latent_dim=TASK_3.latent_dim)),  # Task 3a at the others' learning rate
     Step(2, "report/studies/classifier.py", "classifier.json"),
     Step(6, "report/studies/benchmark.py", "benchmark.json"),

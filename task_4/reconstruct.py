@@ -1,7 +1,7 @@
 """Task 4a: test images, each with a reconstruction from q(Z|Psi*), found without the encoder, and one from q(Z|x).
 
-The optimisation of Psi is in task_4/inference.py. With the inflated model of Task 2e
-(FAVOURITE in common/config.py), or another: --run.
+The optimisation of Psi is in task_4/inference.py. With the inflated model of Task 2e (FAVOURITE in common/config.py),
+or another: --run.
 """
 
 import sys

@@ -20,7 +20,6 @@ import torch
 from conftest import ROOT, raising
 
 FLOATS = ["sigma_min", "learning_rate", "beta_1", "beta_2", "weight_decay", "ema_decay", "min_gain", "drop_factor"]
-
 KEYS = {"weights"}
 
 
