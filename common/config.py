@@ -35,7 +35,7 @@ class Config:
     hidden: int = setting(256, "units of the dense layers", at_least=1, below=8193)
     batch_size: int = setting(128, "images per step", at_least=1, below=60_001)
     shifted: float = setting(0.0, "share of images shifted by up to a pixel, until the last fall of the rate", below=1)
-    epoch_images: int = setting(25_000, "images: an epoch is as many passes as they allow, or one", 1, 10_000_001)
+    epoch_images: int = setting(25_000, "images of an epoch: as many passes as fit, at least one", 1, 10_000_001)
     learning_rate: float = setting(2e-3, "of AdamW, until the first plateau of the validation ELBO", at_least=1e-9)
     beta_1: float = setting(0.9, "of AdamW: its memory of gradients", below=1)
     beta_2: float = setting(0.99, "of AdamW: its memory of squared gradients, 100 steps instead of 1000", below=1)

@@ -1,4 +1,4 @@
-"""Measures of a trained model: bits per grey level, and importance-weighted likelihoods."""
+"""Measures of a trained model: bits per dimension, and importance-weighted likelihoods."""
 
 import math
 from collections.abc import Callable
@@ -26,10 +26,10 @@ def bits_per_dimension(log_mass: Tensor) -> Tensor:
 
 def grey_mass(likelihood: Likelihood, x_train: Tensor) -> Score:
     """log P(x_d|z) as one of 256 grey levels; a bin's probability is shared out as its levels occur in x_train."""
-    counts = level_frequencies(x_train).sum(dim=(1, 2, 3))  # (256,)
+    frequency = level_frequencies(x_train).sum(dim=(1, 2, 3))  # (256,)
     bins = likelihood.observe(torch.arange(LEVELS, device=x_train.device) / (LEVELS - 1))
-    in_bin = torch.stack([counts[bins == value].sum() for value in bins])  # what the level's whole bin has
-    log_share = (counts / in_bin).log()
+    in_bin = torch.stack([frequency[bins == value].sum() for value in bins])  # what the level's whole bin has
+    log_share = (frequency / in_bin).log()
     return lambda p_x, x: likelihood.log_mass(p_x, x) + log_share[level_of(x)]
 
 

@@ -81,7 +81,7 @@ def elbo_curves(results: dict[str, Any], name: str = "ELBO") -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(5.5, 2.28))
     for axis, rows, title in ((axes[0], history, "all epochs"), (axes[1], history[late:], f"from epoch {late}")):
         for epoch in drops:  # wide, to be seen under the line of the best epoch, too
-            axis.axvline(epoch, color=COLOURS[2], lw=2.5, label="learning rate falls" if epoch == drops[0] else None)
+            axis.axvline(epoch, color="0.75", lw=2.5, label="learning rate falls" if epoch == drops[0] else None)
         for part, style, text in (("train", {"color": COLOURS[1]}, "training"), ("val", VALIDATION, "validation")):
             label = f"{text} ({results['images'][part]:,})"
             axis.plot([row["epoch"] for row in rows], [row[part]["elbo"] for row in rows], label=label, **style)

@@ -28,10 +28,10 @@ EVALUATION_SEED = 1  # the same noise at every evaluation, so that epochs differ
 class EarlyStopping:
     """Task 1c: find the plateaus of the validation ELBO; training ends at the last of them.
 
-    A plateau is patience epochs that raise the ELBO too little: by less than min_gain times all that it has risen since
-    the first value. (An ELBO of densities shifts by a constant when pixels are measured in other units, so a percentage
-    of the ELBO would mean nothing; one of its rise does.) At each of the first drops plateaus the learning rate falls
-    and training goes on; at the next one it stops.
+    A plateau is patience epochs in a row that raise the ELBO too little: by less than min_gain times all that it has
+    risen since the first value. (An ELBO of densities shifts by a constant when pixels are measured in other units, so
+    a percentage of the ELBO would mean nothing; one of its rise does.) At each of the first drops plateaus the learning
+    rate falls and training goes on; at the next one it stops.
     """
 
     def __init__(self, config: Config, values: list[float]):

@@ -1,6 +1,6 @@
 """Task 1a to 1c: train the VAE with the Gaussian p(X|z) until the stopping criterion ends it.
 
-    the data                   common/mnist.py: MD5 of the files, so 60,000 and 10,000 images; / 255; split
+    the data                   common/mnist.py: checked by MD5; / 255; split; their numbers are printed below
 1a  the networks               common/vae.py: Encoder, Decoder, VAE
     the hyperparameters        common/config.py, each with its reason; the optimiser: make_learner in common/training.py
 1b  log p(x|z)                 common/likelihoods.py: Gaussian

@@ -27,7 +27,7 @@ NEAR_RATE = 0.01  # instead of LEARNING_RATE, where starts are given that are ne
 
 
 class Psi(NamedTuple):
-    """The parameters of q(Z|Psi): means and logarithms of standard deviations, (N, K) each, a row for each image."""
+    """The parameters of q(Z|Psi): means and logarithms of standard deviations, (N, K) each, a row for each fit."""
 
     mean: Tensor
     log_sigma: Tensor

@@ -4,14 +4,14 @@ from functools import partial
 from common.evaluation import importance_bound, log_weights
 from common.likelihoods import LIKELIHOODS
 from common.training import evaluate
-from common.vae import LEFT, VAE, Mixture, elbo, start_from_marginals
+from common.vae import LEFT, VAE, Gaussians, Mixture, elbo, start_from_marginals
 from task_4.inference import infer
 
 import pytest
 import torch
 from conftest import ALL, SMALL, linear_vae, posterior_of, small_vae
 from torch import nn
-from torch.distributions import LowRankMultivariateNormal, Normal, kl_divergence
+from torch.distributions import Independent, LowRankMultivariateNormal, Normal, kl_divergence
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -122,6 +122,12 @@ def learned(vae, components, full):
     if full:
         vae.mixture.lower.data.uniform_(-0.5, 0.5)
     return vae
+
+
+def test_gaussians_have_the_log_prob_of_independent_normals():
+    normal = Normal(3 * torch.randn(5, 4), 0.3 + torch.rand(5, 4))
+    z = 3 * torch.randn(2, 6, 1, 4)  # as a mixture asks for it
+    torch.testing.assert_close(Gaussians(normal, 1).log_prob(z), Independent(normal, 1).log_prob(z), atol=1e-3, rtol=0)
 
 
 def test_kl_to_a_mixture_is_what_its_one_sample_says(images):

@@ -1,21 +1,24 @@
 """How fast is training on the CPU, beside the textbook way? Both in this one run.
 
 The textbook way: a DataLoader over torchvision's MNIST with ToTensor, convolutions of 32, 64 and 128 channels and their
-transposes, Adam at 1e-3, batches of 128. Its published run is extrapolated from the epochs measured here; ours trains
-until it has the same objective on the validation images; the fit of the biases before its first epoch is not counted.
-Writes report/results/benchmark.json, with the seconds of an epoch of every model.
+transposes, Adam at 1e-3, batches of 128. Its published run is extrapolated from the epochs measured here; ours, as in
+Task 2d and with settings for speed, are trained until they have the same objective on the validation images. Writes
+report/results/benchmark.json, with the seconds of an epoch of every model.
 """
 
+import math
 import sys
 import time
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import cli
-from common.config import CHOICES, Config
+from common.config import CHOICES, TASK_1, Config
 from common.errors import UsageError
 from common.mnist import Mnist, Split
 from common.training import evaluate, make_learner, means, train_epoch
@@ -29,6 +32,8 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 BATCH = 128
+FAST = Config("bernoulli", components=200, batch_size=192, learning_rate=4e-3, ema_decay=0.997)  # by validation images
+TRAINED = [Config("bernoulli"), FAST]
 TIMED = [*CHOICES, Config("categorical", bins=8)]  # an epoch of each
 PUBLISHED_EPOCHS, PUBLISHED_OBJECTIVE = 63, -95.08  # best public solution (github ladka6/gen-ai-hw3) and its best epoch
 
@@ -82,6 +87,20 @@ def epoch(learner: tuple, mnist: Mnist, config: Config) -> tuple[float, float]:
     return objective, time.perf_counter() - started
 
 
+def reached(config: Config, mnist: Mnist, most_epochs: int) -> dict[str, Any]:
+    """A training until it has the published objective: its epochs, and seconds with the fit of the biases before; None
+    if it has not got there."""
+    started, epochs, objective = time.perf_counter(), 0, -math.inf
+    learner = make_learner(config)
+    start_from_marginals(learner[0], mnist.train.x)
+    while objective < PUBLISHED_OBJECTIVE and epochs < most_epochs:
+        epochs += 1
+        torch.manual_seed(epochs)  # as the run with seed 0 has it
+        objective, _ = epoch(learner, mnist, config)
+    seconds = time.perf_counter() - started if objective >= PUBLISHED_OBJECTIVE else None
+    return {"epochs": epochs, "objective": objective, "seconds": seconds}
+
+
 def main() -> None:
     batches = cli.number(1), 0, "a quick try with so many batches for an epoch, and one epoch"
     options = cli.parser(__doc__, batches=batches).parse_args()
@@ -92,22 +111,16 @@ def main() -> None:
     if options.batches:
         mnist = Mnist(mnist.name, *(part.spread(BATCH * options.batches) for part in mnist[1:]))
     net, train, val = Textbook(), textbook_loader(mnist.train, shuffle=True), textbook_loader(mnist.val, shuffle=False)
-    config = Config("bernoulli")
-    learner, seconds, value = make_learner(config), [], -float("inf")
-    textbook = [textbook_epoch(net, train, val)]
-    start_from_marginals(learner[0], mnist.train.x)
-    limit = 1 if options.batches else config.max_epochs
-    while value < PUBLISHED_OBJECTIVE and len(seconds) < limit:
-        value, second = epoch(learner, mnist, config)
-        seconds.append(second)
-    textbook.append(textbook_epoch(net, train, val))  # before and after, since machines are noisy
+    limit = 1 if options.batches else TASK_1.max_epochs
+    ours, textbook = {}, [textbook_epoch(net, train, val)]
+    for config in TRAINED:
+        ours[config.run] = reached(config, mnist, limit)
+        textbook.append(textbook_epoch(net, train, val))  # before and after each, since machines are noisy
     results = {
         "threads": torch.get_num_threads(),
-        "epochs": len(seconds),
-        "epoch_seconds": sum(seconds) / len(seconds),
-        "seconds_to_published_objective": sum(seconds),
-        "textbook_epoch_seconds": sum(textbook) / 2,
-        "textbook_seconds_extrapolated": PUBLISHED_EPOCHS * sum(textbook) / 2,
+        "to_published_objective": ours,
+        "textbook_epoch_seconds": textbook,
+        "textbook_seconds_extrapolated": PUBLISHED_EPOCHS * mean(textbook),
         "epoch_seconds_by_run": {one.run: epoch(make_learner(one), mnist, one)[1] for one in TIMED},
     }
     source.save("benchmark", results)

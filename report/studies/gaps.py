@@ -1,7 +1,7 @@
 """What does the encoder's shortcut cost? The ELBO at Psi* beside that of q(Z|x), on test and on training images.
 
-On training images the gap is amortisation alone: one network for all of them. What is more on test images is the
-encoder's overfitting, since Psi* is fitted to each image either way. Writes report/results/gaps-<run>.json.
+On training images the gap is mostly amortisation: one network for all of them. What is more on test images is mostly
+the encoder's overfitting, since Psi* is fitted to each image either way. Writes report/results/gaps-<run>.json.
 """
 
 import sys
