@@ -25,7 +25,7 @@ def main() -> None:
     cli.require(vae.likelihood.independent, options.run, "pixels that are independent given z")
     x, left = mnist.test.x[:ROWS], LEFT.to(mnist.test.x.device)
     x_left = torch.where(left, x, 0.0)  # all that is known of x
-    q_z = infer(vae, x_left, left)[0].psi.q_z()  # Psi* of the left half's pixels alone
+    q_z = infer(vae, x_left, left)[0].psi.q_z()  # from the best start; Psi* of the left half alone
     x_new = vae.likelihood.show(vae.p_x(q_z.sample()))  # z ~ q(Z|Psi*), x' ~ p(X|z)
     columns = [x, x_left, torch.where(left, x_left, x_new)]
     save_figure(columns_grid(columns, TITLES, width=1.8), f"{options.run}-completions", source)

@@ -81,7 +81,7 @@ def infer(
         best, waited = torch.where(better, path[:, -1], best), torch.where(better, 0, waited + 1)
         sums = torch.where(better.unsqueeze(1), path, sums + path)
         ends[going, :-1], ends[going, -1] = sums / (WINDOW * (waited + 1)).unsqueeze(1), float(WINDOW * window)
-        stays = waited < PATIENCE
+        stays = waited < PATIENCE  # the stopping criterion
         if window == EARLY:  # nobody is done yet, since PATIENCE is more
             stays = torch.zeros_like(stays).index_fill(0, ranked(best, count)[:keep].flatten(), True)
             ends[going[~stays]] = -torch.inf

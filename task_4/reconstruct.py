@@ -20,7 +20,7 @@ ROWS = 8
 def main() -> None:
     options, mnist, vae, source = cli.with_model(__doc__, FAVOURITE.run)
     x = mnist.test.x[:ROWS]
-    q_psi = infer(vae, x)[0].psi.q_z()  # q(Z|Psi*) for x', Psi* of each image by itself
+    q_psi = infer(vae, x)[0].psi.q_z()  # q(Z|Psi*) for x', from each image's best start
     q_x = vae.q_z(x)  # q(Z|x) for x'', as in Task 1d
     new = [vae.likelihood.show(vae.p_x(q_z.sample())) for q_z in (q_psi, q_x)]  # z ~ q(Z), then x' ~ p(X|z)
     figure = columns_grid([x, *new], ["$x$", "$x'$", "$x''$"], width=2.2)

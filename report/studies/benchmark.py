@@ -1,8 +1,8 @@
 """How fast is training on the CPU, beside the textbook way? Both in this one run.
 
 The textbook way: a DataLoader over torchvision's MNIST with ToTensor, convolutions of 32, 64 and 128 channels and their
-transposes, Adam at 1e-3, batches of 128. Its published run is extrapolated from the epochs measured here; ours, as in
-Task 2d and with settings for speed, are trained until they have the same objective on the validation images. Writes
+transposes, Adam at 1e-3, batches of 128. Its published run is extrapolated from the epochs measured here; two of ours,
+as in Task 2d and with settings for speed, are trained until they reach its objective on the validation images. Writes
 report/results/benchmark.json, with the seconds of an epoch of every model.
 """
 
@@ -88,8 +88,8 @@ def epoch(learner: tuple, mnist: Mnist, config: Config) -> tuple[float, float]:
 
 
 def reached(config: Config, mnist: Mnist, most_epochs: int) -> dict[str, Any]:
-    """A training until it has the published objective: its epochs, and seconds with the fit of the biases before; None
-    if it has not got there."""
+    """A training until it has the published objective, or for most_epochs: its epochs, objective, and seconds, with the
+    fit of the biases before."""
     started, epochs, objective = time.perf_counter(), 0, -math.inf
     learner = make_learner(config)
     start_from_marginals(learner[0], mnist.train.x)
@@ -97,8 +97,7 @@ def reached(config: Config, mnist: Mnist, most_epochs: int) -> dict[str, Any]:
         epochs += 1
         torch.manual_seed(epochs)  # as the run with seed 0 has it
         objective, _ = epoch(learner, mnist, config)
-    seconds = time.perf_counter() - started if objective >= PUBLISHED_OBJECTIVE else None
-    return {"epochs": epochs, "objective": objective, "seconds": seconds}
+    return {"epochs": epochs, "objective": objective, "seconds": time.perf_counter() - started}
 
 
 def main() -> None:

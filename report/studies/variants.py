@@ -1,7 +1,8 @@
 """Are K, sigma_min, eps and k well chosen, and do shifted images help? Models that differ in one setting, each trained
 until its rule ends it.
 
-One differs in more: a Gaussian that is trained on the probability of grey levels, and whose mean may leave [0, 1].
+Three differ in more: a Gaussian that is trained on the probability of grey levels, and whose mean may leave [0, 1]; and
+k = 8 with shifted images, or with a p(Z) that learns.
 
 Writes report/results/variants.json: for each the ELBO of the validation images and its bits per dimension, latents in
 use, Frechet distance of new images to the validation images, and seconds. Interrupted, it goes on from there.
@@ -53,7 +54,8 @@ def variants() -> list[Config]:
         *(Config("beta", eps=value) for value in (1 / 512, 1e-4)),
         *(Config("categorical", bins=value) for value in (4, 8, 16, 64)),
         *(Config(name, latent_dim=value) for name in ("gaussian", "inflated") for value in (16, 64)),
-        *(Config(name, shifted=0.5) for name in ("inflated", "categorical")),
+        *(Config(name, shifted=0.5) for name in ("gaussian", "beta", "inflated", "categorical")),
+        *(Config("categorical", bins=8, **one) for one in ({"shifted": 0.5}, {"components": 200})),
     ]
 
 
