@@ -23,7 +23,6 @@ PATIENCE = 4  # stop an optimisation after so many windows without a better aver
 MAX_WINDOWS = 40  # stop in any case; report/studies/gaps.py counts how often
 STARTS = 4  # optimisations of each image, one from N(0, I), the others from means drawn from that
 LEARNING_RATE, HALF_TIME = 0.3, 50  # Adam's step size at step t is LEARNING_RATE / (1 + t / HALF_TIME)
-NEAR_RATE = 0.01  # instead of LEARNING_RATE, where starts are given that are near the optimum
 
 
 class Psi(NamedTuple):
@@ -45,50 +44,46 @@ class Inferred(NamedTuple):
 
 
 def infer(
-    vae: VAE, x: Tensor, mask: Tensor | None = None, starts: int | Psi = STARTS, keep: int = 1, stream: int = 0
+    vae: VAE, x: Tensor, mask: Tensor | None = None, starts: int = STARTS, keep: int = 1, stream: int = 0
 ) -> list[Inferred]:
     """Psi* = argmax E_q(Z|Psi)[log p(x|z)] - KL(q(Z|Psi) || p(Z)) for each image of x (N, 1, 28, 28) by itself.
 
-    mask: bool, broadcast to x: the likelihood's pixels (Task 4b: the left half). starts: optimisations of an image, or
-    a Psi (N, S, K) to search near; after EARLY windows the keep best go on, and are returned, each image's best first.
+    mask: bool, broadcast to x: the likelihood's pixels (Task 4b: the left half). starts: optimisations of an image, of
+    which after EARLY windows the keep best go on. Each ends when PATIENCE windows in a row have had no better average
+    objective than its best window; its Psi* is the average of Psi over that window and those since. They are returned
+    with each image's best first.
 
-    An optimisation ends when PATIENCE windows in a row have had no better average objective than its best window; its
-    Psi* is the average of Psi over that window and those since.
-
-    They share a tensor but no parameter: the objective is their sum, Adam works on each coordinate, and the decoder,
-    which must be in eval mode and stays as it is, mixes no images. Each has noise of its own, seeded by the pixels that
-    its objective sees and by stream: so an image takes the same path alone and in company, and nothing of x_R enters.
+    Optimisations share a tensor but no parameter: Adam works on each coordinate, and the decoder, which must be in eval
+    mode and stays as it is, mixes no images. Their noise is seeded by the pixels that the objective sees, and by
+    stream: so an image takes the same path alone and in company, and nothing of x_R enters.
     """
     check_pixels(x)
-    near = isinstance(starts, Psi)
-    n, k, count = len(x), vae.latent_dim, starts.mean.shape[1] if near else starts
+    k = vae.latent_dim
     seen = x if mask is None else torch.where(mask, x, 0.0)
-    generators = [generator_of(image, start, stream) for image in seen.cpu() for start in range(count)]
+    generators = [generator_of(image, start, stream) for image in seen.cpu() for start in range(starts)]
     mean = torch.stack([torch.randn(k, generator=generator) for generator in generators]).to(x.device)
-    mean[::count] = 0.0  # the first of each image
-    psi = Psi(*(part.flatten(0, 1).clone() for part in starts)) if near else Psi(mean, torch.zeros_like(mean))
-    optimiser = Adam([part.requires_grad_() for part in psi], lr=NEAR_RATE if near else LEARNING_RATE)
-
-    ends = x.new_full((n * count, 2 * k + 2), -torch.inf)  # mean, log sigma, average objective, steps
-    going = torch.arange(n * count, device=x.device)  # the optimisations that go on; for each of them:
-    best = x.new_full((n * count,), -torch.inf)  # its best window's sum of objectives
-    waited = torch.zeros_like(going)  # windows since then
+    mean[::starts] = 0.0  # the first of each image
+    psi = Psi(mean.requires_grad_(), torch.zeros_like(mean, requires_grad=True))
+    optimiser = Adam(psi, lr=LEARNING_RATE)
+    ends = x.new_full((len(mean), 2 * k + 2), -torch.inf)  # mean, log sigma, average objective, steps
+    going = torch.arange(len(mean), device=x.device)  # the optimisations that go on; for each of them:
+    best, waited = x.new_full((len(mean),), -torch.inf), torch.zeros_like(going)  # its best window's sum, windows since
     sums = torch.zeros_like(ends[:, :-1])  # of mean, log sigma and objective over the best window and those since
     for window in range(1, MAX_WINDOWS + 1):
         noise = torch.stack([torch.randn(WINDOW, k, generator=generators[i]) for i in going.tolist()], dim=1)
-        path = ascend(vae, x[going // count], mask, psi, going, optimiser, noise.to(x.device), WINDOW * (window - 1))
+        path = ascend(vae, x[going // starts], mask, psi, going, optimiser, noise.to(x.device), WINDOW * (window - 1))
         better = path[:, -1] > best  # (M,)
         best, waited = torch.where(better, path[:, -1], best), torch.where(better, 0, waited + 1)
         sums = torch.where(better.unsqueeze(1), path, sums + path)
         ends[going, :-1], ends[going, -1] = sums / (WINDOW * (waited + 1)).unsqueeze(1), float(WINDOW * window)
         stays = waited < PATIENCE  # the stopping criterion
         if window == EARLY:  # nobody is done yet, since PATIENCE is more
-            stays = torch.zeros_like(stays).index_fill(0, ranked(best, count)[:keep].flatten(), True)
+            stays = torch.zeros_like(stays).index_fill(0, ranked(best, starts)[:keep].flatten(), True)
             ends[going[~stays]] = -torch.inf
         if not stays.any():
             break
         going, best, waited, sums = (part[stays] for part in (going, best, waited, sums))
-    kept = ends[ranked(ends[:, -2], count)[:keep]]  # (keep, N, 2 K + 2)
+    kept = ends[ranked(ends[:, -2], starts)[:keep]]  # (keep, N, 2 K + 2)
     return [Inferred(Psi(end[:, :k], end[:, k:-2]), end[:, -2], end[:, -1]) for end in kept]
 
 

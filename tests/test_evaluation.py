@@ -1,5 +1,6 @@
 """The measures: against formulas, and as probabilities."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ from common.annealing import anneal, log_joint, resampled
 from common.config import FAVOURITE, Config, shortened
 from common.grey_levels import LEVELS, level_frequencies
 from common.likelihoods import LIKELIHOODS, CategoricalLikelihood
-from common.runs import Source
+from common.runs import Source, read_json
 from common.vae import LEFT, VAE, masked
 from report.studies import completions, posterior
 from report.studies.classifier import Classifier, frechet_distance, inception_score
@@ -19,6 +20,7 @@ from report.studies.samples import fitted
 from report.studies.variants import rows_so_far
 from task_2 import compare
 from task_4 import inference
+from task_4.inference import Psi
 
 import pytest
 import torch
@@ -55,7 +57,8 @@ def test_bits_of_the_comparison_are_those_of_both_parts(source, tiny_mnist, monk
     monkeypatch.setattr(compare.cli, "with_data", lambda doc, images: given)
     monkeypatch.setattr(source, "models", lambda *_: [(FAVOURITE, small_vae("inflated").requires_grad_(False))])
     compare.main()
-    found, alone = (source.results("comparison")["models"][name] for name in (FAVOURITE.run, "no latents"))
+    models = read_json(source.home.results / "comparison.json")["models"]
+    found, alone = models[FAVOURITE.run], models["no latents"]
     parts = {name: found[name]["mean"] for name in ("elbo", "reconstruction", "kl")}
     assert parts["elbo"] == pytest.approx(parts["reconstruction"] + parts["kl"], abs=2e-5)  # of six digits
     assert parts["kl"] > 1e-4
@@ -125,8 +128,9 @@ def test_variants_go_on_from_rows_of_the_same_command_classifier_and_settings_al
         other.weights = weights
         path = other.save("variants", {"rows": row | rest})
         assert rows_so_far(source, wanted) == rows
-    path.write_text("<<<<<<< HEAD")
-    assert rows_so_far(source, wanted) == {}
+    for text in ("<<<<<<< HEAD", json.dumps({"source": source.stamp(), "rows": []})):
+        path.write_text(text)
+        assert rows_so_far(source, wanted) == {}
 
 
 def each_log_joint(vae, x, z):
@@ -154,6 +158,12 @@ def test_quadrature_is_exact_for_a_linear_model(monkeypatch):
     off = Normal(exact_q.mean, 2 * exact_q.stddev)  # KL(q || posterior) = 2 (3/2 - log 2)
     missing = 2 * (1.5 - torch.log(torch.tensor(2.0))).expand(5).double()
     torch.testing.assert_close(log_p - exact_elbo(vae, x, off).double(), missing, atol=5e-3, rtol=0)
+    means = torch.stack([exact_q.mean + shift for shift in (0.1, 50, 0.1, 0.1)], dim=1)  # (5, MODES, 2)
+    wider = (2 * exact_q.stddev).log().unsqueeze(1).expand_as(means)
+    near, far, *others = posterior.fitted(vae, x, Psi(means, wider))
+    assert len(others) == 2
+    torch.testing.assert_close(exact_elbo(vae, x, near).double(), log_p, atol=0.05, rtol=0)
+    assert (far.mean > 10).all()
 
 
 def test_all_images_on_the_plane_by_one_matrix_product(images):

@@ -1,7 +1,7 @@
 """How far are q(Z|Psi*) and q(Z|x) from the exact posterior? For K = 2 it can be had on a grid.
 
 log p(x) = ELBO of q(Z|x) + amortisation gap + remaining gap, where the first gap ends at the ELBO of q(Z|Psi*) and the
-second is KL(q(Z|Psi*) || p(Z|x)). Psi starts at the modes of the grid, so that its arg max is found. Writes
+second is KL(q(Z|Psi*) || p(Z|x)). Psi starts at maxima of the grid, so that its arg max is found. Writes
 report/results/posterior-<run>.json and a figure of a few images.
 """
 
@@ -18,7 +18,7 @@ from common.evaluation import importance_bound, log_weights, mean_and_se
 from common.figures import COLOURS, GREY, legend_below, save_figure
 from common.likelihoods import BernoulliLikelihood
 from common.vae import VAE
-from task_4.inference import Psi, infer
+from task_4.inference import WINDOW, Psi, ascend
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,7 +32,8 @@ from tqdm import tqdm
 STEP, RANGE = 0.03, 7.0  # the plane's grid: its step, and how far it reaches from 0
 FINER, NEAR = 5, (15.0, 12.0)  # a refinement cuts cells in 5x5, those so many nats below the best
 MOST = 700  # with more cells than this to refine the posterior is so broad that the grid is fine enough for it
-MODES, KEPT = 8, 4  # optimisations of each image, from so many maxima of the grid, and those that go on
+MODES = 4  # optimisations of each image, from so many maxima of the grid
+RATE, WINDOWS, AVERAGED = 0.03, 12, 6  # their step size at first, their windows, and the last of these, which count
 NODES = 20  # of the Gauss-Hermite rule in each direction
 CHECKED = 25  # every 25th image again, on a plane of half the step
 SAMPLES, WIDER = 200, 3.0  # for importance sampling: draws of each component; their widths
@@ -52,7 +53,7 @@ def main() -> None:
     finer = plane(vae, x[::CHECKED], options.step / 2)[0] - log_p[::CHECKED]
     rows, q_psi = [], []
     for part, mean, log_sigma in zip(*(every.split(BLOCK) for every in (x, *starts)), strict=True):
-        found = [one.psi.q_z() for one in infer(vae, part, starts=Psi(mean, log_sigma), keep=KEPT)]
+        found = fitted(vae, part, Psi(mean, log_sigma))
         elbos = torch.stack([exact_elbo(vae, part, q_z) for q_z in found])
         best = elbos.argmax(dim=0).tolist()  # by quadrature, which knows better than averages of single samples
         q_psi += [Normal(found[rank].mean[i], found[rank].stddev[i]) for i, rank in enumerate(best)]
@@ -89,7 +90,7 @@ def main() -> None:
         draw_posterior(near, vae, x[i : i + 1], both[:1])
         near.set_xlabel("$z_1$")
     axes[1, 0].set_ylabel("$z_2$")
-    axes[2, 0].set_ylabel("$z_2$, enlarged")
+    axes[2, 0].set_ylabel("$z_2$")
     legend_below(figure, axes[1, 0])
     save_figure(figure, f"{options.run}-posterior", source)
 
@@ -106,6 +107,18 @@ def plane(vae: VAE, x: Tensor, step: float) -> tuple[Tensor, Psi]:
         rows.append((log_mass.logsumexp(dim=0), *start))
     log_p, mean, log_sigma = (torch.stack(part) for part in zip(*rows, strict=True))
     return log_p, Psi(mean, log_sigma)
+
+
+def fitted(vae: VAE, x: Tensor, starts: Psi) -> list[Normal]:
+    """MODES of q(Z|Psi) for each of x (N, 1, 28, 28), (N, 2) each, by Task 4a's steps from starts (N, MODES, 2)."""
+    psi = Psi(*(part.flatten(0, 1).requires_grad_() for part in starts))
+    optimiser, x, sums = torch.optim.Adam(psi, lr=RATE), x.repeat_interleave(MODES, dim=0), []
+    for window in range(WINDOWS):
+        noise = torch.randn(WINDOW, *psi.mean.shape, device=x.device)
+        sums.append(ascend(vae, x, None, psi, slice(None), optimiser, noise, WINDOW * window))
+    average = torch.stack(sums[-AVERAGED:]).mean(dim=0) / WINDOW
+    mean, log_sigma, _ = average.view(-1, MODES, 5).tensor_split([2, 4], dim=2)
+    return [Psi(mean[:, mode], log_sigma[:, mode]).q_z() for mode in range(MODES)]
 
 
 def log_joint_table(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
