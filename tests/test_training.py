@@ -243,7 +243,7 @@ def test_a_continuation_begins_with_the_best_weights_and_belongs_to_them(config,
     assert torch.equal(drawn, torch.rand(3))
     with pytest.raises(UserError, match=r"no model is trained yet; train one with: python task_1/train\.py$"):
         next(source.models([Config("gaussian")], "cpu"))
-    found = continued(replace(config, max_epochs=4), vae, tiny_mnist, source, "cpu")
+    found = continued(replace(config, max_epochs=4), config.run, vae, tiny_mnist, source, "cpu")
     state = load_checkpoint(source.home.runs / "continued" / f"{config.run}-{mark}" / "state.pt", {"history"})
     values = [row["val"]["elbo"] for row in state["history"]]
     assert (found["epochs"], len(values)) == (3, 5)

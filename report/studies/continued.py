@@ -3,9 +3,9 @@
 By three rules, each with one constant for all models, the epoch of the first plateau, null if there is none while the
 learning rate is the first: too few validation images that rose; too small a gain in bits per pixel; and the one that is
 used, too small a share of the rise since epoch 0. And what models with independent pixels gain on validation images, at
-least 0, in thirty epochs more, from their best weights and the first learning rate on; it falls after plateaus of ten
-epochs: in nats of their own ELBO, and these divided by 784 log 2. Writes report/results/continued.json.
-Interrupted, it goes on where it was.
+least 0, when they go on from their best weights and the first learning rate: until the same rule ends it again, and for
+thirty epochs with plateaus of ten; in nats of their own ELBO, and these divided by 784 log 2. Writes
+report/results/continued.json. Interrupted, it goes on where it was.
 """
 
 import math
@@ -37,7 +37,9 @@ def main() -> None:
         results["plateaus"][config.run] = first_plateaus(source.results(config.run), config)
         if config in CHOICES and config.make_likelihood().independent:
             config = replace(config, max_epochs=options.max_epochs + 1)
-            results["runs"][config.run] = continued(config, vae, mnist, source, device)
+            runs = {"by_rule": config, "patient": replace(config, patience=PATIENCE)}
+            found = {name: continued(one, config.run, vae, mnist, source, device) for name, one in runs.items()}
+            results["runs"][config.run] = found
     source.save("continued", results)
 
 
@@ -53,10 +55,9 @@ def first_plateaus(results: dict[str, Any], config: Config) -> dict[str, int | N
     return {"rise": len(rows) - 1 if ended else None, **found}
 
 
-def continued(config: Config, best: VAE, mnist: Mnist, source: Source, device: str) -> dict[str, Any]:
-    """A training whose history begins with epoch 0 and the best epoch of the one that has ended, with its weights."""
-    ended, patient = source.results(config.run), replace(config, patience=PATIENCE)
-    folder = source.home.runs / "continued" / f"{config.run}-{source.weights[config.run]}"
+def continued(config: Config, run: str, best: VAE, mnist: Mnist, source: Source, device: str) -> dict[str, Any]:
+    """A training whose history begins with epoch 0 and the best epoch of a run that has ended, with its weights."""
+    ended, folder = source.results(run), source.home.runs / "continued" / f"{config.run}-{source.weights[run]}"
     before = evaluate(best, mnist.val.x)
     with open_run(folder):
         if not (folder / "state.pt").exists():
@@ -68,10 +69,11 @@ def continued(config: Config, best: VAE, mnist: Mnist, source: Source, device: s
             state = {name: part.state_dict() for name, part in parts.items()} | {"best": best.state_dict()}
             history = [ended["history"][0], ended["history"][ended["best_epoch"]] | {"val": means(before)}]
             state |= {"history": history, "val_elbos": [before.elbo.cpu()] * 2}
-            save_checkpoint(folder / "state.pt", {"config": patient.to_dict(), **state})
-        results, weights = train(patient, mnist, folder, device)
-    best.load_state_dict(weights)
-    gain = (evaluate(best, mnist.val.x).elbo - before.elbo).double()
+            save_checkpoint(folder / "state.pt", {"config": config.to_dict(), **state})
+        results, weights = train(config, mnist, folder, device)
+    vae = config.make_vae().to(device).eval().requires_grad_(False)
+    vae.load_state_dict(weights)
+    gain = (evaluate(vae, mnist.val.x).elbo - before.elbo).double()
     epochs = len(results["history"]) - 2
     return {"epochs": epochs, "gain": mean_and_se(gain), "bits": mean_and_se(-bits_per_dimension(gain))}
 
