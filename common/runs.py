@@ -109,11 +109,12 @@ class Source:
 
     def results(self, run: str) -> dict[str, Any]:
         """report/results/<run>.json, and the fingerprints of its weights as those of this source."""
-        path = self.home.results / f"{run}.json"
-        if not path.is_file():
-            remedy = f"train it with: python {Config.of_run(run).command}{self.option}"
-            raise CheckpointError(f"no results of '{run}' in {path.parent}; {remedy}")
+        path, remedy = self.home.results / f"{run}.json", f"python {Config.of_run(run).command}{self.option}"
+        if not os.path.isfile(path):
+            raise CheckpointError(f"no results of '{run}' in {path.parent}; train it with: {remedy}")
         results = read_json(path)
+        if results.get("run") != run or not results.get("history"):
+            raise CheckpointError(f"{path}: not the result of a training of '{run}'; make it with: {remedy}")
         self.weights = results["source"]["weights"] | self.weights
         return results
 
@@ -154,7 +155,8 @@ def write(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
             os.fsync(file.fileno())
         _replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save raises the latter on a full disk
-        raise UserError(f"{path}: cannot be written ({error}); free some space or make its folder writable") from error
+        remedy = "free some space, make its folder writable, or remove what is in its place"
+        raise UserError(f"{path}: cannot be written ({error}); {remedy}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -175,7 +177,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A result file. Raises CheckpointError naming it if it is not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable result ({error}); make it again") from error
     if not isinstance(content, dict) or not is_stamp(content.get("source")):
         raise CheckpointError(f"{path}: does not say what it was made from; make it again")
@@ -184,7 +186,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def is_stamp(source: Any) -> bool:
     """Whether this can be what Source.stamp gave."""
-    return isinstance(source, dict) and isinstance(source.get("weights"), dict) and "command" in source
+    kinds = {"command": str, "weights": dict}
+    return isinstance(source, dict) and all(isinstance(source.get(name), kind) for name, kind in kinds.items())
 
 
 @contextmanager
@@ -236,7 +239,7 @@ def load_checkpoint(path: Path, keys: set[str]) -> dict[str, Any]:
 def find_model(place: Home, run: str) -> Path:
     """The file of a trained model: one's own before the shipped one."""
     for path in (place.runs / run / "model.pt", place.shipped / f"{run}.pt"):
-        if path.is_file():
+        if os.path.isfile(path):  # unlike Path.is_file, no error in a folder that may not be read
             return path
     runs = [name for name in trained(place) if not name.startswith("classifier")]
     raise CheckpointError(f"no trained run '{run}'; there are: {', '.join(runs) or 'none'}")
@@ -244,4 +247,6 @@ def find_model(place: Home, run: str) -> Path:
 
 def trained(place: Home) -> list[str]:
     """The names of all trained runs, and of classifiers."""
-    return sorted({p.parent.name for p in place.runs.glob("*/model.pt")} | {p.stem for p in place.shipped.glob("*.pt")})
+    own, shipped = place.runs.glob("*/model.pt"), place.shipped.glob("*.pt")
+    names = {path.parent.name for path in own if os.path.isfile(path)}
+    return sorted(names | {path.stem for path in shipped if os.path.isfile(path)})

@@ -7,6 +7,7 @@ report shows; interrupted, both go on where they were. --zip also writes report/
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -26,6 +27,7 @@ from common.runs import find_model, fingerprint, home, is_stamp, load_checkpoint
 import typst
 from PIL import Image
 
+AUTHOR = ("name", "student_number", "work")
 REPORT, PLACE = ROOT / "report", home("mnist")
 CODE = ["common", "task_1", "task_2", "task_3", "task_4", "report", "tests", "data/README.md"]
 CODE += ["README.md", "requirements.txt", "pyproject.toml"]
@@ -72,7 +74,7 @@ STUDIES = [
     Step(2, "report/studies/classifier.py", "classifier.json"),
     Step(8, "report/studies/benchmark.py", "benchmark.json"),
     Step(330, "report/studies/variants.py", "variants.json"),
-    Step(50, "report/studies/continued.py", "continued.json"),
+    Step(60, "report/studies/continued.py", "continued.json"),
     *(training(13, config) for config in LEARNED),
     Step(0.3, f"task_1/sample.py --run {LEARNED[-1].run}", "*-samples.png"),
     Step(20, "report/studies/samples.py", "samples.json"),
@@ -80,7 +82,7 @@ STUDIES = [
     Step(2, f"report/studies/binary.py --run {BERNOULLI.run}", "binary-*.json"),
     Step(2, "report/studies/latents.py", "latents.json"),
     Step(10, "report/studies/stopping.py", "stopping.json", "stopping.png"),
-    Step(12, f"report/studies/posterior.py --run {TASK_3.run}", "posterior-*.json", "*-posterior.png"),
+    Step(10, f"report/studies/posterior.py --run {TASK_3.run}", "posterior-*.json", "*-posterior.png"),
     Step(5, f"report/studies/gaps.py --run {FAVOURITE.run}", "gaps-*.json"),
     Step(7, f"report/studies/gaps.py --run {BERNOULLI.run} --images 1000", "gaps-*.json"),
     Step(12, f"report/studies/completions.py --run {FAVOURITE.run}", *COMPLETED),
@@ -94,6 +96,8 @@ def stamp_of(path: Path) -> dict[str, Any]:
         if path.suffix == ".json":
             return read_json(path)["source"]
         with Image.open(path) as image:
+            image.verify()  # reading the text alone passes over damaged pixels
+        with Image.open(path) as image:
             source = json.loads(image.text["Source"])
             return source if is_stamp(source) else {}
     except (CheckpointError, OSError, KeyError, AttributeError, ValueError, SyntaxError):  # the last from Pillow
@@ -103,7 +107,8 @@ def stamp_of(path: Path) -> dict[str, Any]:
 def weights_of(run: str, known: dict[str, str]) -> str | None:
     """The fingerprint of the weights that there are of a run; where they are not kept, the one in its results."""
     if run not in known and run not in trained(PLACE):
-        known[run] = stamp_of(PLACE.results / f"{run}.json").get("weights", {}).get(run)
+        name = "classifier" if run.startswith("classifier") else run
+        known[run] = stamp_of(PLACE.results / f"{name}.json").get("weights", {}).get(run)
     elif run not in known:
         try:
             content = load_checkpoint(find_model(PLACE, run), {"weights"})
@@ -121,16 +126,18 @@ def problem(wanted: Step, known: dict[str, str]) -> str | None:
     """Why a step has to be done (again), or None; known: fingerprints of weights that were read before."""
     for name in wanted.writes:
         path = (PLACE.results if name.endswith(".json") else PLACE.figures) / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             return f"{name} is missing"
         if not (source := stamp_of(path)):
             return f"{name} cannot be read"
         if source["command"] != wanted.command:
             return f"{name} was made by {source['command']}"
         if other := [run for run, mark in source["weights"].items() if weights_of(run, known) != mark]:
+            if damaged := [str(find_model(PLACE, run)) for run in other if known[run] == "damaged"]:
+                return f"{name} is of weights that cannot be used: bring back {', '.join(damaged)}"
             return f"{name} was made with other weights of {', '.join(other)}"
         settings = read_json(path).get("settings") if path.suffix == ".json" else None  # of a training
-        if settings and (other := Config.of_run(path.stem).differences(settings)):
+        if isinstance(settings, dict) and (other := Config.of_run(path.stem).differences(settings)):
             return f"{name} is of a training with other {', '.join(other)}"
     return None
 
@@ -149,7 +156,7 @@ def make(steps: list[Step]) -> None:
 
 def read_authors(path: Path) -> dict[str, Any]:
     """authors.toml; an absent file is an empty one. Raises UserError naming file, line and fault."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -157,8 +164,9 @@ def read_authors(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from error
     authors = content.get("author", [])
     fits = content.keys() <= {"author"} and isinstance(authors, list) and all(isinstance(row, dict) for row in authors)
-    if not fits or not all(isinstance(value, str) for row in authors for value in row.values()):
-        raise UserError(f"{path}: expected a block [[author]] for each of you, with texts in quotes")
+    texts = [(key, value) for row in authors for key, value in row.items()] if fits else []
+    if not fits or not all(key in AUTHOR and isinstance(value, str) for key, value in texts):
+        raise UserError(f"{path}: expected a block [[author]] for each of you, with {', '.join(AUTHOR)} in quotes")
     return content
 
 
@@ -171,14 +179,17 @@ def build_pdf(target: Path = REPORT / "report.pdf", authors: Path = REPORT / "au
     try:
         pdf = typst.compile(REPORT / "report.typ", root=REPORT, sys_inputs=inputs)
     except typst.TypstError as error:
-        remedy = "a result that lacks a number is older than the code: delete it"
-        raise UserError(f"report.typ: {error}; {remedy}") from error
+        where = (error.diagnostic.partition("┌─ ")[2].split() or ["report.typ"])[0]  # with line and column
+        raise UserError(f"{where}: {error}; a result that lacks a number is older than the code: delete it") from error
     write(target, lambda file: file.write(pdf))
     say(f"wrote {target}")
 
 
 def build_zip(target: Path = REPORT / "submission.zip") -> Path:
-    """The code with results and figures, and the weights of the report's models: no data, no caches."""
+    """The code with results and figures, and the weights that made them, but for seeds': no data, no caches."""
+    steps = [step for step in ANSWERS + STUDIES if "train" not in step.command]
+    runs = {run for step in steps for name in step.writes for run in stamp_of(PLACE.results / name).get("weights", {})}
+    used = {run: find_model(PLACE, run) for run in sorted(runs)}
 
     def fill(file: Any) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
@@ -186,8 +197,8 @@ def build_zip(target: Path = REPORT / "submission.zip") -> Path:
                 hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(ROOT).parts)
                 if path.is_file() and not hidden and path.suffix not in (".zip", ".pdf", ".tmp"):
                     archive.write(path, path.relative_to(ROOT))
-            for path in sorted(PLACE.shipped.glob("*.pt")):
-                archive.write(find_model(PLACE, path.stem), path.relative_to(ROOT))
+            for run, path in used.items():
+                archive.write(path, f"data/shipped/{run}.pt")
 
     write(target, fill)
     say(f"wrote {target}")

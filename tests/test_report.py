@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from common import runs
 from common.config import LEARNED, TASK_3, Config
-from common.errors import UserError
+from common.errors import CheckpointError, UserError
 from common.runs import Home, Source, fingerprint, load_checkpoint, read_json
 from common.training import evaluate, means
 from report import build
@@ -143,8 +143,13 @@ def test_fault_43_files_that_cannot_be_read_are_to_be_made_again(report):
     content["weights"]["decoder.bias"] = content["weights"]["decoder.bias"][1:]
     runs.save_checkpoint(path, content)
     assert build.weights_of("inflated-k32", {}) == "damaged"
-    other = "categorical-k32.json was made with other weights of categorical-k32"
-    pictures = ("beta-k32-curves", "neighbours-k32-samples", "gaussian-k32-samples", "inflated-k32-curves")
+    data = bytearray((report / "figures" / "bernoulli-k32-curves.png").read_bytes())
+    start = data.index(b"IDAT")
+    data[start + 4 + int.from_bytes(data[start - 4 : start])] ^= 1  # the checksum alone: the text can still be read
+    (report / "figures" / "bernoulli-k32-curves.png").write_bytes(data)
+    other = f"categorical-k32.json is of weights that cannot be used: bring back {report / 'runs' / 'categorical-k32'}"
+    curves = [f"{name}-k32-curves" for name in ("beta", "inflated", "bernoulli")]
+    pictures = [*curves, "neighbours-k32-samples", "gaussian-k32-samples"]
     refused(report, *(f"{name}.png cannot be read" for name in pictures), "samples.json cannot be read", other)
 
 
@@ -189,6 +194,7 @@ def test_no_measured_number_is_typed_by_hand():
         ("[[author]]\nname = 5\n", r"authors\.toml: expected a block"),
         ('author = ["Ada"]\n', r"authors\.toml: expected a block"),
         ('[[authors]]\nname = "Ada"\n', r"authors\.toml: expected a block"),
+        ('[[author]]\nnmae = "Ada"\n', r"authors\.toml: expected a block .* name, student_number, work in quotes"),
     ],
 )
 def test_fault_38_a_wrong_file_of_authors_is_named(tmp_path, text, says):
@@ -217,6 +223,22 @@ def test_zip_holds_the_code_and_the_weights_and_no_data(tmp_path):
     assert not [name for name in names if "__pycache__" in name or name.endswith((".gz", ".pyc", ".pdf", "state.pt"))]
     assert {name.split("/")[1] for name in names if name.startswith("data/")} == {"README.md", "shipped"}
     assert (tmp_path / "submission.zip").stat().st_size < 45e6
+
+
+def test_no_zip_without_the_weights_behind_the_results(report):
+    shutil.rmtree(report / "runs" / "beta-k32")
+    with pytest.raises(CheckpointError, match="no trained run 'beta-k32'"):
+        build.build_zip(report / "submission.zip")
+    mark = build.weights_of("classifier-left", {})
+    shutil.rmtree(report / "runs" / "classifier-left")
+    assert build.weights_of("classifier-left", {}) == mark is not None  # that of its result, for the PDF
+
+
+def test_fault_48_where_a_result_lacks_a_number_is_said(report):
+    path = report / "results" / "stopping.json"
+    path.write_text(json.dumps({"source": read_json(path)["source"]}))
+    with pytest.raises(UserError, match=r"report\.typ:\d+:\d+: dictionary does not contain key .*: delete it"):
+        build.build_pdf(report / "report.pdf")
 
 
 # What is shipped. A user's own training may replace the results; what is compared here is what belongs together.

@@ -184,12 +184,19 @@ def test_results_refuse_nan_and_have_no_noise_digits(source):
         source.save("x", {"value": [math.nan]})
     assert not (source.home.results / "x.json").exists()
     path = source.save("x", {"value": 1 / 3, "n": 7})
-    assert json.loads(path.read_text())["value"] == source.results("x")["value"] == 0.333333
+    assert json.loads(path.read_text())["value"] == read_json(path)["value"] == 0.333333
     with pytest.raises(CheckpointError, match=r"no results of 'beta-k7' in .*; train it with: python task_2/train.py"):
         source.results("beta-k7")
+    for content in ({"run": "beta-k8", "history": [1]}, {"run": "beta-k7"}):  # of another training; of none
+        source.save("beta-k7", content)
+        with pytest.raises(CheckpointError, match=r"beta-k7\.json: not the result of a training of 'beta-k7'; make"):
+            source.results("beta-k7")
 
 
-@pytest.mark.parametrize("content", ["", "<<<<<<< HEAD\n{}", "[]", '{"source": {}}', '{"a": 1}'])
+STAMPS = ["{}", '{"command": null, "weights": {}}']
+
+
+@pytest.mark.parametrize("content", ["", "<<<<<<< HEAD\n{}", "[" * 99_999, *(f'{{"source": {one}}}' for one in STAMPS)])
 def test_fault_43_a_result_that_is_none_is_named_and_a_byte_order_mark_is_no_fault(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_text(content)

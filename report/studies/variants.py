@@ -88,9 +88,9 @@ def rows_so_far(source: Source, wanted: list[Config]) -> dict[str, Any]:
         return {}
     same = before["source"]["command"].split(",")[0] == source.command
     judge = before["source"]["weights"].get("classifier") == source.weights["classifier"]
-    rows = {}
-    for config in wanted if same and judge else []:
-        row = before["rows"].get(config.run, {})
+    rows, found = {}, before.get("rows") if same and judge else None
+    for config in wanted if isinstance(found, dict) else []:
+        row = found.get(config.run, {})
         if "settings" in row and not config.differences(row["settings"]):
             rows[config.run] = row
     return rows
