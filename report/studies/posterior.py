@@ -111,7 +111,7 @@ def plane(vae: VAE, x: Tensor, step: float) -> tuple[Tensor, Psi]:
 
 def fitted(vae: VAE, x: Tensor, starts: Psi) -> list[Normal]:
     """MODES of q(Z|Psi) for each of x (N, 1, 28, 28), (N, 2) each, by Task 4a's steps from starts (N, MODES, 2)."""
-    psi = Psi(*(part.flatten(0, 1).requires_grad_() for part in starts))
+    psi = Psi(*(part.flatten(0, 1).clone().requires_grad_() for part in starts))
     optimiser, x, sums = torch.optim.Adam(psi, lr=RATE), x.repeat_interleave(MODES, dim=0), []
     for window in range(WINDOWS):
         noise = torch.randn(WINDOW, *psi.mean.shape, device=x.device)
