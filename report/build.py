@@ -186,7 +186,10 @@ def build_pdf(target: Path = REPORT / "report.pdf", authors: Path = REPORT / "au
 
 
 def build_zip(target: Path = REPORT / "submission.zip") -> Path:
-    """The code with results and figures, and the weights that made them, but for seeds': no data, no caches."""
+    """The code with results and figures, and the weights that figures and studies were made with: no data, no caches.
+
+    Raises CheckpointError if these are not all there.
+    """
     steps = [step for step in ANSWERS + STUDIES if "train" not in step.command]
     runs = {run for step in steps for name in step.writes for run in stamp_of(PLACE.results / name).get("weights", {})}
     used = {run: find_model(PLACE, run) for run in sorted(runs)}
