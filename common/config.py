@@ -34,7 +34,7 @@ class Config:
     width: int = setting(32, "channels of the convolutions on 7x7", at_least=2, below=1025)
     hidden: int = setting(256, "units of the dense layers", at_least=1, below=8193)
     batch_size: int = setting(128, "images per step", at_least=1, below=60_001)
-    shifted: float = setting(0.0, "share of images shifted by up to a pixel, until the last fall of the rate", below=1)
+    shifted: float = setting(0.0, "share of images shifted by up to a pixel, until the first fall of the rate", below=1)
     epoch_images: int = setting(25_000, "images of an epoch: as many passes as fit, at least one", 1, 10_000_001)
     learning_rate: float = setting(2e-3, "of AdamW, until the first plateau of the validation ELBO", at_least=1e-9)
     beta_1: float = setting(0.9, "of AdamW: its memory of gradients", below=1)

@@ -25,12 +25,13 @@ def bits_per_dimension(log_mass: Tensor) -> Tensor:
 
 
 def grey_mass(likelihood: Likelihood, x_train: Tensor) -> Score:
-    """log P(x_d|z) as one of 256 grey levels; a bin's probability is shared out as its levels occur in x_train."""
-    frequency = level_frequencies(x_train).sum(dim=(1, 2, 3))  # (256,)
+    """log P(x_d|z) as one of 256 grey levels; a bin's probability is shared out as its levels occur at that pixel of
+    x_train."""
+    frequency = level_frequencies(x_train)  # (256, 1, 28, 28)
     bins = likelihood.observe(torch.arange(LEVELS, device=x_train.device) / (LEVELS - 1))
-    in_bin = torch.stack([frequency[bins == value].sum() for value in bins])  # what the level's whole bin has
+    in_bin = torch.stack([frequency[bins == value].sum(dim=0) for value in bins])  # what the level's whole bin has
     log_share = (frequency / in_bin).log()
-    return lambda p_x, x: likelihood.log_mass(p_x, x) + log_share[level_of(x)]
+    return lambda p_x, x: likelihood.log_mass(p_x, x) + log_share.gather(0, level_of(x))
 
 
 @torch.no_grad()

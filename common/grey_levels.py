@@ -6,6 +6,7 @@ from torch.distributions import Beta, Normal
 
 LEVELS = 256  # MNIST's pixels are the grey levels 0/255, 1/255, ..., 255/255
 RESOLUTION = 1 / (LEVELS - 1)  # the distance of two levels
+PRIOR_IMAGES = 100  # so many images' worth of all pixels smooths the frequencies of one
 
 
 def level_of(x: Tensor) -> Tensor:
@@ -14,11 +15,14 @@ def level_of(x: Tensor) -> Tensor:
 
 
 def level_frequencies(x: Tensor) -> Tensor:
-    """Share of each grey level at each pixel of x (N, 1, 28, 28): (256, 1, 28, 28), with one image's worth of all
-    levels added, so that none is 0."""
+    """Share of each grey level at each pixel of x (N, 1, 28, 28): (256, 1, 28, 28); none is 0.
+
+    It is as if x had PRIOR_IMAGES more, at each of whose pixels the levels are as frequent as at all pixels together.
+    """
     counts = torch.zeros(LEVELS, *x.shape[1:], device=x.device)
     counts.scatter_add_(0, level_of(x), torch.ones_like(x))
-    return (counts + 1 / LEVELS) / (len(x) + 1)
+    overall = (counts.sum(dim=(1, 2, 3), keepdim=True) + 1 / LEVELS) / (x.numel() + 1)
+    return (counts + PRIOR_IMAGES * overall) / (len(x) + PRIOR_IMAGES)
 
 
 def log_normal_mass(p_x: Normal, x: Tensor) -> Tensor:

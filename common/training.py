@@ -59,8 +59,8 @@ class EarlyStopping:
 
     @property
     def shifted(self) -> float:
-        """The share of images that are shifted; after the last fall of the learning rate they are used as they are."""
-        return self.config.shifted if self.plateaus < max(1, self.config.drops) else 0.0
+        """The share of images that are shifted; after the first fall of the learning rate they are used as they are."""
+        return self.config.shifted if self.plateaus == 0 else 0.0
 
     @property
     def stop(self) -> bool:

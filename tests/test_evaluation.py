@@ -37,19 +37,29 @@ def test_level_frequencies_are_counts_and_never_zero(images):
     found = level_frequencies(images)
     torch.testing.assert_close(found.sum(dim=0), torch.ones(1, 28, 28))
     for row, column in ((0, 0), (13, 27)):
-        levels = (images[:, 0, row, column] * 255).round().long()
-        expected = (torch.bincount(levels, minlength=LEVELS) + 1 / LEVELS) / (len(images) + 1)
-        torch.testing.assert_close(found[:, 0, row, column], expected)
+        here, everywhere = (
+            torch.bincount((x * 255).round().long().flatten(), minlength=LEVELS)
+            for x in (images[:, 0, row, column], images)
+        )
+        overall = (everywhere + 1 / LEVELS) / (images.numel() + 1)
+        torch.testing.assert_close(found[:, 0, row, column], (here + 100 * overall) / (len(images) + 100))
 
 
 @pytest.mark.parametrize("k", [3, 32, 51, 255])
 def test_levels_share_the_probability_of_their_own_bin(k, images):
     """Also where bins end at levels, so that the least rounding would move one to its neighbour."""
     likelihood = CategoricalLikelihood(k)
-    p_x = likelihood.p_x(torch.randn(1, k, 1, 1).expand(LEVELS, -1, -1, -1))
-    levels = (torch.arange(LEVELS) / (LEVELS - 1)).view(-1, 1, 1, 1)
-    total = ev.grey_mass(likelihood, images)(p_x, levels).double().exp().sum()
-    assert total.item() == pytest.approx(1, abs=1e-5)
+    p_x = likelihood.p_x(torch.randn(1, k, 28, 28).expand(LEVELS, -1, -1, -1))
+    levels = (torch.arange(LEVELS) / (LEVELS - 1)).view(-1, 1, 1, 1).expand(-1, -1, 28, 28)
+    log_p = ev.grey_mass(likelihood, images)(p_x, levels).double()
+    torch.testing.assert_close(log_p.exp().sum(dim=0), torch.ones(1, 28, 28).double(), atol=1e-5, rtol=0)
+    bins = likelihood.observe(levels)[:, 0]  # (256, 28, 28)
+    (row, column), often = (13, 27), level_frequencies(images)[:, 0]
+    mine = bins[:, row, column] == bins[0, row, column]  # the levels that share black's bin
+    shares = log_p[mine, 0, row, column].exp()
+    torch.testing.assert_close(
+        (shares / shares.sum()).float(), often[mine, row, column] / often[mine, row, column].sum()
+    )
 
 
 def test_bits_of_the_comparison_are_those_of_both_parts(source, tiny_mnist, monkeypatch):
