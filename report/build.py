@@ -73,7 +73,7 @@ STUDIES = [
     training(4, Config("bernoulli", latent_dim=TASK_3.latent_dim)),  # Task 3a at the others' learning rate
     Step(2, "report/studies/classifier.py", "classifier.json"),
     Step(8, "report/studies/benchmark.py", "benchmark.json"),
-    Step(330, "report/studies/variants.py", "variants.json"),
+    Step(270, "report/studies/variants.py", "variants.json"),
     Step(60, "report/studies/continued.py", "continued.json"),
     *(training(13, config) for config in LEARNED),
     Step(0.3, f"task_1/sample.py --run {LEARNED[-1].run}", "*-samples.png"),
