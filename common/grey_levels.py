@@ -6,7 +6,7 @@ from torch.distributions import Beta, Normal
 
 LEVELS = 256  # MNIST's pixels are the grey levels 0/255, 1/255, ..., 255/255
 RESOLUTION = 1 / (LEVELS - 1)  # the distance of two levels
-PRIOR_IMAGES = 300  # so many images' worth of all pixels smooths the frequencies of one
+PRIOR_IMAGES = 300  # so many images' worth of all pixels smooth the frequencies at one: chosen on validation images
 
 
 def level_of(x: Tensor) -> Tensor:

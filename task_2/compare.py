@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import cli
 from common import evaluation as ev
 from common.config import FAVOURITE, ON_GREY_LEVELS
-from common.grey_levels import level_frequencies, level_of
+from common.grey_levels import PRIOR_IMAGES, level_frequencies, level_of
 from common.training import evaluate
 
 SAMPLES = 256  # importance samples
@@ -21,7 +21,7 @@ def main() -> None:
     x, few = mnist.test.x, mnist.test.spread(options.images).x
     alone = level_frequencies(mnist.train.x).log().gather(0, level_of(x)).sum(dim=(1, 2, 3))  # each pixel by itself
     bits = {"no latents": ev.bits_per_dimension(alone)}
-    results = {"importance_images": len(few), "models": {"no latents": {}}}
+    results = {"importance_images": len(few), "prior_images": PRIOR_IMAGES, "models": {"no latents": {}}}
     for config, vae in source.models(ON_GREY_LEVELS, device):
         score = ev.grey_mass(vae.likelihood, mnist.train.x)
         found = evaluate(vae, x, score=score)
